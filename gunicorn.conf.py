@@ -1,0 +1,30 @@
+"""gunicorn's configuration, from the same settings as everything else.
+
+One worker: memory is per process and the networks use all cores. Threads: uploads arrive and pages
+are rendered while another request is analysed. No preload: the models must load in the worker.
+"""
+
+import os
+import sys
+
+from spinexr.errors import ConfigurationError
+from spinexr.settings import Settings
+
+try:
+    _settings = Settings.from_env(os.environ)
+except ConfigurationError as e:
+    sys.exit(f"SpineXR cannot start: {e.message}")
+
+_host = f"[{_settings.host}]" if ":" in _settings.host else _settings.host
+bind = f"{_host}:{_settings.port}"
+workers = 1
+worker_class = "gthread"
+threads = _settings.web_threads
+preload_app = False
+graceful_timeout = _settings.graceful_timeout_s
+timeout = 120
+keepalive = 5
+# Our own log names endpoints; gunicorn's access log would write down paths and queries.
+accesslog = None
+errorlog = "-"
+loglevel = "warning"

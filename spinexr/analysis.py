@@ -1,0 +1,47 @@
+"""The one path: bytes → decode → gate → predict → Analysis. Page, API and CLI all call this."""
+
+from __future__ import annotations
+
+from time import perf_counter
+from types import MappingProxyType
+
+from spinexr.domain import Analysis, DetectPolicy
+from spinexr.imaging import reader
+from spinexr.inference.predictor import Predictor
+
+
+def analyse(
+    data: bytes,
+    *,
+    predictor: Predictor,
+    max_pixels: int,
+    detect: DetectPolicy = DetectPolicy.WHEN_ABNORMAL,
+    allow_other_body_part: bool = False,
+) -> Analysis:
+    """Analyse one radiograph.
+
+    Args:
+        data: the bytes of one DICOM file.
+        max_pixels: rows × columns may not exceed this.
+        detect: when the lesion detector runs.
+        allow_other_body_part: go on when the header names another body part than the spine.
+
+    Raises:
+        SpineXRError: every refusal and failure; there is no partial answer.
+    """
+    start = perf_counter()
+    radiograph = reader.read(
+        data, max_pixels=max_pixels, allow_other_body_part=allow_other_body_part
+    )
+    read_ms = (perf_counter() - start) * 1000.0
+    timed = predictor.predict(radiograph, detect=detect)
+    return Analysis(
+        radiograph=radiograph,
+        prediction=timed.prediction,
+        bundle=predictor.summary,
+        engine=f"{predictor.engine.name} {predictor.engine.version}",
+        device=predictor.engine.device,
+        other_body_part_allowed=any(n.code == "other_body_part" for n in radiograph.notices),
+        notices=radiograph.notices,
+        stage_ms=MappingProxyType({"read": read_ms, **timed.stage_ms}),
+    )

@@ -1,0 +1,21 @@
+"""The command line. Bodies import lazily, so `--help` is instant."""
+
+from __future__ import annotations
+
+import click
+
+from spinexr import DISCLAIMER, __version__
+from spinexr.cli.analyse import analyse
+from spinexr.cli.doctor import doctor
+from spinexr.cli.serve import serve
+from spinexr.cli.weights import weights
+
+
+@click.group(epilog=DISCLAIMER)
+@click.version_option(__version__, prog_name="SpineXR")
+def main() -> None:
+    """Radiograph AI on the spine: classify, find lesions, serve."""
+
+
+for _command in (analyse, serve, doctor, weights):
+    main.add_command(_command)

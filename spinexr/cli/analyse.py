@@ -1,0 +1,139 @@
+"""`spinexr analyse`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from spinexr.cli.common import FAILED, fail, settings_with, weights_option
+from spinexr.domain import DetectPolicy
+from spinexr.errors import SpineXRError, TooLargeError
+
+if TYPE_CHECKING:
+    from spinexr.domain import Analysis
+    from spinexr.inference.predictor import Predictor
+    from spinexr.settings import Settings
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--json", "as_lines", is_flag=True, help="Print one JSON document per line.")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write the annotated image (PNG, full size) and the JSON of each file to this folder.",
+)
+@click.option(
+    "--detect",
+    type=click.Choice(list(DetectPolicy)),
+    help="When the lesion detector runs.  [default: SPINEXR_DETECT, else when_abnormal]",
+)
+@click.option(
+    "--allow-other-body-part", is_flag=True, help="Go on when a file names another body part."
+)
+@weights_option
+def analyse(
+    files: tuple[Path, ...],
+    as_lines: bool,
+    out: Path | None,
+    detect: str | None,
+    allow_other_body_part: bool,
+    weights: Path | None,
+) -> None:
+    """Analyse radiographs.
+
+    One line each on standard output; refusals go to standard error. Exit status 0 when every file
+    was analysed, 1 when not.
+    """
+    from spinexr.inference.loading import load_predictor
+
+    settings = settings_with(weights=weights, detect=DetectPolicy(detect) if detect else None)
+    try:
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+        predictor = load_predictor(
+            settings.weights, device=settings.device, threads=settings.inference_threads
+        )
+    except (SpineXRError, OSError) as e:
+        fail(str(e))
+
+    failed = False
+    names = _output_names(files)
+    # Shown only where there is something to wait for, on a terminal, beside the answers.
+    with click.progressbar(
+        length=len(files), label="Analysing", file=sys.stderr, hidden=len(files) == 1
+    ) as progress:
+        for file, name in zip(files, names, strict=True):
+            try:
+                analysis = _analyse_file(file, predictor, settings, allow_other_body_part)
+                text = json.dumps(_document(analysis), ensure_ascii=False)
+                if out is not None:
+                    _write(out, name, analysis, text)
+                click.echo(text if as_lines else f"{file}: {_summary(analysis)}")
+            except SpineXRError as e:
+                failed = True
+                click.echo(f"{file}: {e.message} [{e.code}]", err=True)
+            except OSError as e:
+                failed = True
+                click.echo(f"{file}: {e.strerror or e}", err=True)
+            progress.update(1)
+    sys.exit(FAILED if failed else 0)
+
+
+def _analyse_file(
+    file: Path, predictor: Predictor, settings: Settings, allow_other_body_part: bool
+) -> Analysis:
+    from spinexr.analysis import analyse as run
+
+    if file.stat().st_size > settings.max_upload_bytes:
+        raise TooLargeError(
+            f"The file is larger than {settings.max_upload_mb} MB; SPINEXR_MAX_UPLOAD_MB raises "
+            "the limit."
+        )
+    return run(
+        file.read_bytes(),
+        predictor=predictor,
+        max_pixels=settings.max_pixels,
+        detect=settings.detect,
+        allow_other_body_part=allow_other_body_part,
+    )
+
+
+def _document(analysis: Analysis) -> dict[str, object]:
+    from spinexr.reporting import as_json
+
+    return as_json.document(analysis)
+
+
+def _write(out: Path, name: str, analysis: Analysis, text: str) -> None:
+    from spinexr.reporting import overlay
+
+    (out / f"{name}.png").write_bytes(overlay.as_png(analysis).data)
+    (out / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _output_names(files: tuple[Path, ...]) -> list[str]:
+    """Each file's stem, numbered where two share one: nothing may be overwritten."""
+    names: list[str] = []
+    for file in files:
+        stem = file.stem if file.suffix.lower() in (".dcm", ".dicom") else file.name
+        name, n = stem, 2
+        while name in names:
+            name, n = f"{stem}-{n}", n + 1
+        names.append(name)
+    return names
+
+
+def _summary(analysis: Analysis) -> str:
+    prediction = analysis.prediction
+    text = f"{prediction.decision} {prediction.probability:.3f} (cut-off {prediction.threshold:g})"
+    if prediction.findings is not None:
+        firm = sum(not f.tentative for f in prediction.findings)
+        text += f", {firm} firm and {len(prediction.findings) - firm} tentative findings"
+    for notice in analysis.notices:
+        text += f"; {notice.message}"
+    return f"{text}; {analysis.bundle.caveat}" if analysis.bundle.caveat else text

@@ -1,0 +1,140 @@
+"""`spinexr doctor`: is everything here that an analysis needs?"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import re
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+
+from spinexr.cli.common import FAILED, weights_option
+from spinexr.errors import SpineXRError
+from spinexr.settings import PROJECT_ROOT, Settings
+
+_LOWEST_PYTHON = (3, 11)
+
+
+@click.command()
+@weights_option
+def doctor(weights: Path | None) -> None:
+    """Check interpreter, packages, settings, weights and port; one line each.
+
+    Exit status 1 when something is wrong.
+    """
+    wrong = False
+    for name, check in _checks(weights):
+        try:
+            click.echo(f"ok    {name}: {check()}")
+        except _Trouble as e:
+            wrong = True
+            click.echo(f"WRONG {name}: {e}")
+    sys.exit(FAILED if wrong else 0)
+
+
+class _Trouble(Exception):  # noqa: N818  (it is a finding, not an error)
+    """What is wrong and what to do."""
+
+
+def _checks(weights: Path | None) -> Iterator[tuple[str, Callable[[], str]]]:
+    yield "python", _python
+    yield "packages", _packages
+    yield "torchvision", _torchvision
+    try:
+        settings = Settings.from_env(os.environ)
+    except SpineXRError as error:
+        message = error.message
+
+        def refused() -> str:
+            raise _Trouble(message)
+
+        yield "settings", refused
+        settings = Settings()
+    else:
+        yield "settings", lambda: "all SPINEXR_ variables are valid"
+    yield "uploads", lambda: _uploads(settings.uploads)
+    yield "weights", lambda: _weights(weights or settings.weights, settings)
+    yield "port", lambda: _port(settings.host, settings.port)
+
+
+def _python() -> str:
+    version = ".".join(map(str, sys.version_info[:3]))
+    if sys.version_info < _LOWEST_PYTHON:
+        raise _Trouble(f"{version} is too old; 3.11 or newer is needed")
+    return version
+
+
+def _packages() -> str:
+    pins = _pins((PROJECT_ROOT / "requirements.txt").read_text(encoding="utf-8"))
+    problems = []
+    for package, wanted in pins.items():
+        try:
+            found = importlib.metadata.version(package).split("+")[0]
+        except importlib.metadata.PackageNotFoundError:
+            problems.append(f"{package} is not installed")
+            continue
+        if found != wanted:
+            problems.append(f"{package} is {found}, not {wanted}")
+    if problems:
+        raise _Trouble("; ".join(problems) + " (pip install -r requirements.txt)")
+    return f"{len(pins)} as in requirements.txt"
+
+
+def _pins(requirements: str) -> dict[str, str]:
+    """Package → version of the lines that apply to this platform."""
+    pins = {}
+    for line in requirements.splitlines():
+        match = re.match(r"([A-Za-z0-9._-]+)==([^\s;]+)(.*)", line)
+        if match and not ("win32" in match[3] and sys.platform == "win32"):
+            pins[match[1]] = match[2]
+    return pins
+
+
+def _torchvision() -> str:
+    try:
+        from spinexr.inference.engines import torch_runtime
+
+        substituted = torch_runtime.check_operators()
+    # Whatever a broken installation raises on import is the finding.
+    except Exception as e:
+        raise _Trouble(f"{type(e).__name__}: {e}") from e
+    if substituted:
+        return "operators answer; substituted, as its own library does not fit this torch"
+    return "operators answer"
+
+
+def _uploads(folder: Path) -> str:
+    if not os.access(folder if folder.exists() else folder.parent, os.W_OK | os.X_OK):
+        raise _Trouble(f"{folder} is not writable; set SPINEXR_UPLOADS to a folder that is")
+    return f"{folder} is writable"
+
+
+def _weights(root: Path, settings: Settings) -> str:
+    from spinexr.inference.loading import load_predictor
+
+    try:
+        predictor = load_predictor(root, device=settings.device, threads=settings.inference_threads)
+    except SpineXRError as e:
+        raise _Trouble(f"{e.message} Looked below {root}") from e
+    predictor.close()
+    caveat = predictor.summary.caveat
+    return f"{len(predictor.engine.models)} models answered on {predictor.engine.device}" + (
+        f". {caveat}" if caveat else ""
+    )
+
+
+def _port(host: str, port: int) -> str:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as e:
+            raise _Trouble(
+                f"{host}:{port} cannot be listened on ({e.strerror}); set PORT to another"
+            ) from e
+    return f"{host}:{port} is free"

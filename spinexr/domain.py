@@ -1,0 +1,228 @@
+"""Frozen values that travel along the one path: bytes → Radiograph → Prediction → Analysis.
+
+Boxes are xyxy in stored-image pixels, origin at the outer corner of the top-left pixel.
+Probabilities and confidences are 0 to 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+class Photometric(StrEnum):
+    """PhotometricInterpretation (0028,0004) of greyscale images, PS3.3 C.7.6.3.1.2."""
+
+    MONOCHROME1 = "MONOCHROME1"  # the lowest value is white
+    MONOCHROME2 = "MONOCHROME2"  # the lowest value is black
+
+
+class SpacingSource(StrEnum):
+    """Which attribute the pixel spacing was read from."""
+
+    PIXEL_SPACING = "PixelSpacing"
+    IMAGER_PIXEL_SPACING = "ImagerPixelSpacing"  # at the detector, not in the patient
+
+
+class DetectPolicy(StrEnum):
+    """When the lesion detector runs."""
+
+    WHEN_ABNORMAL = "when_abnormal"
+    ALWAYS = "always"
+
+
+class Agreement(StrEnum):
+    """Whether classifier and detector say the same."""
+
+    AGREE = "agree"
+    ABNORMAL_WITHOUT_FINDINGS = "abnormal_without_findings"
+    FINDINGS_ON_NORMAL = "findings_on_normal"
+    NOT_COMPARED = "not_compared"  # the detector did not run
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something the reader of a result has to know; never an error."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class PixelSpacing:
+    """Distance between pixel centres in mm: between rows, between columns."""
+
+    row_mm: float
+    column_mm: float
+    source: SpacingSource
+
+    def __post_init__(self) -> None:
+        if not (0 < self.row_mm < math.inf and 0 < self.column_mm < math.inf):
+            raise ValueError(f"pixel spacing must be positive: {self.row_mm}, {self.column_mm}")
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderAttribute:
+    """One attribute from the allow-list, printable."""
+
+    tag: str  # "(gggg,eeee)"
+    keyword: str
+    name: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Radiograph:
+    """One decoded radiograph.
+
+    stored: integer (H, W), the stored values as decoded, before Modality and VOI.
+    display: float32 (H, W) in 0–1 after Modality, VOI and polarity, 0 = black.
+    """
+
+    stored: npt.NDArray[np.integer[Any]]
+    display: npt.NDArray[np.float32]
+    photometric: Photometric
+    spacing: PixelSpacing | None
+    attributes: tuple[HeaderAttribute, ...]
+    notices: tuple[Notice, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.stored.ndim != 2 or self.stored.shape != self.display.shape:
+            raise ValueError(f"shapes differ: {self.stored.shape}, {self.display.shape}")
+
+    @property
+    def rows(self) -> int:
+        return int(self.stored.shape[0])
+
+    @property
+    def columns(self) -> int:
+        return int(self.stored.shape[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """xyxy in stored-image pixels."""
+
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+
+    def __post_init__(self) -> None:
+        if not all(math.isfinite(v) for v in (self.x1, self.y1, self.x2, self.y2)):
+            raise ValueError(f"box is not finite: {self}")
+        if self.x2 <= self.x1 or self.y2 <= self.y1:
+            raise ValueError(f"box has no area: {self}")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One lesion box. Tentative when its confidence is below the bundle's firm level."""
+
+    label: str
+    class_index: int
+    confidence: float
+    box: Box
+    tentative: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MemberScore:
+    """One classifier's probability of "abnormal" and its weight in the ensemble."""
+
+    name: str
+    architecture: str
+    probability: float
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What the models said. `findings` is None when the detector did not run."""
+
+    probability: float
+    threshold: float
+    members: tuple[MemberScore, ...]
+    findings: tuple[Finding, ...] | None
+    firm_confidence: float
+    tentative_confidence: float
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.probability <= 1.0:  # also refuses NaN
+            raise ValueError(f"probability out of range: {self.probability}")
+
+    @property
+    def abnormal(self) -> bool:
+        return self.probability > self.threshold
+
+    @property
+    def decision(self) -> str:
+        return "abnormal" if self.abnormal else "normal"
+
+    @property
+    def agreement(self) -> Agreement:
+        if self.findings is None:
+            return Agreement.NOT_COMPARED
+        firm = any(not f.tentative for f in self.findings)
+        if self.abnormal and not self.findings:
+            return Agreement.ABNORMAL_WITHOUT_FINDINGS
+        if not self.abnormal and firm:
+            return Agreement.FINDINGS_ON_NORMAL
+        return Agreement.AGREE
+
+
+class TrainingData(StrEnum):
+    """What a bundle learned from; decides which caveat stands beside its results."""
+
+    NONE = "none"
+    SYNTHETIC = "synthetic"
+    PATIENTS = "patients"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class BundleSummary:
+    """What a result says about the weights that made it."""
+
+    name: str
+    assumed_profile: bool
+    training_data: TrainingData
+    description: str
+    licence: str
+    intended_use: str
+    classes: tuple[str, ...]
+
+    @property
+    def caveat(self) -> str | None:
+        """The sentence that must stand beside every result of this bundle, if any."""
+        if self.training_data is TrainingData.NONE:
+            return "Untrained weights: scores and boxes are random and mean nothing."
+        if self.training_data is TrainingData.SYNTHETIC:
+            return "Synthetic demo weights: results on patients mean nothing."
+        if self.assumed_profile:
+            return (
+                "Assumed profile: these weights came without a manifest, so preprocessing, "
+                "member weights and cut-off are the standard ones, not known to fit them."
+            )
+        return None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Analysis:
+    """The whole answer to one radiograph."""
+
+    radiograph: Radiograph
+    prediction: Prediction
+    bundle: BundleSummary
+    engine: str
+    device: str
+    other_body_part_allowed: bool
+    notices: tuple[Notice, ...]
+    stage_ms: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))

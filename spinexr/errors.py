@@ -1,0 +1,200 @@
+"""The error tree.
+
+Every refusal that a caller can meet is one class with a stable `code` for machines and, per
+instance, a `message` for people: what was read and what to do. No class knows about HTTP or exit
+codes; the edges map the five families below to theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+class SpineXRError(Exception):
+    """Anything SpineXR refuses or fails at, with a message that may be shown to the caller."""
+
+    code: ClassVar[str] = "error"
+    title: ClassVar[str] = "Something went wrong"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+# --- families: what kind of thing went wrong ------------------------------------------------------
+
+
+class RequestError(SpineXRError):
+    """The request itself is malformed."""
+
+    code = "bad_request"
+    title = "The request could not be understood"
+
+
+class TooLargeError(SpineXRError):
+    """More bytes than the limit."""
+
+    code = "too_large"
+    title = "The file is too large"
+
+
+class NotDicomError(SpineXRError):
+    """The bytes are not DICOM."""
+
+    code = "not_dicom"
+    title = "This is not a DICOM file"
+
+
+class UnanalysableError(SpineXRError):
+    """DICOM, but nothing that may be analysed."""
+
+    code = "unanalysable"
+    title = "This file cannot be analysed"
+
+
+class NotReadyError(SpineXRError):
+    """The service cannot answer now."""
+
+    code = "not_ready"
+    title = "The service is not ready"
+
+
+class ConfigurationError(SpineXRError):
+    """A setting or a file of the deployer is nonsensical."""
+
+    code = "configuration"
+    title = "The configuration is not valid"
+
+
+# --- request --------------------------------------------------------------------------------------
+
+
+class FileMissingError(RequestError):
+    code = "file_missing"
+    title = "No file was sent"
+
+
+class SeveralFilesError(RequestError):
+    code = "several_files"
+    title = "More than one file was sent"
+
+
+class InvalidOptionError(RequestError):
+    code = "invalid_option"
+    title = "An option has a value that is not known"
+
+
+# --- media type -----------------------------------------------------------------------------------
+
+
+class UnsupportedExtensionError(NotDicomError):
+    code = "unsupported_extension"
+    title = "This kind of file is not accepted"
+
+
+class EmptyFileError(NotDicomError):
+    code = "empty_file"
+    title = "The file is empty"
+
+
+# --- DICOM that cannot be analysed ----------------------------------------------------------------
+
+
+class CorruptDicomError(UnanalysableError):
+    code = "corrupt_dicom"
+    title = "The DICOM file is damaged"
+
+
+class UnsupportedTransferSyntaxError(UnanalysableError):
+    code = "unsupported_transfer_syntax"
+    title = "This compression is not supported"
+
+
+class NoPixelDataError(UnanalysableError):
+    code = "no_pixel_data"
+    title = "The file holds no image"
+
+
+class SeveralFramesError(UnanalysableError):
+    code = "several_frames"
+    title = "The file holds more than one image"
+
+
+class NotGreyscaleError(UnanalysableError):
+    code = "not_greyscale"
+    title = "The image is not a greyscale radiograph"
+
+
+class UnsupportedPixelFormatError(UnanalysableError):
+    code = "unsupported_pixel_format"
+    title = "This pixel format is not supported"
+
+
+class UnsupportedModalityError(UnanalysableError):
+    code = "unsupported_modality"
+    title = "This is not a radiograph"
+
+
+class OtherBodyPartError(UnanalysableError):
+    code = "other_body_part"
+    title = "This is not a spine radiograph"
+
+
+class ImageTooSmallError(UnanalysableError):
+    code = "image_too_small"
+    title = "The image is too small"
+
+
+class ImageTooLargeError(UnanalysableError):
+    code = "image_too_large"
+    title = "The image has too many pixels"
+
+
+class ConstantImageError(UnanalysableError):
+    code = "constant_image"
+    title = "The image is empty"
+
+
+# --- not ready ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that keeps the models from answering; `file` is relative to the weights root."""
+
+    code: str
+    message: str
+    file: str | None = None
+
+
+class ModelsNotReadyError(NotReadyError):
+    """Models are loading, missing or unusable."""
+
+    code = "models_not_ready"
+    title = "The models are not ready"
+
+    def __init__(self, message: str, problems: Sequence[Problem] = ()) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems)
+
+
+class ModelOutputError(NotReadyError):
+    """A model answered with something that is not a probability or a box."""
+
+    code = "model_output_invalid"
+    title = "A model gave an invalid answer"
+
+
+class BusyError(NotReadyError):
+    code = "busy"
+    title = "The service is busy"
+
+
+def all_error_classes() -> list[type[SpineXRError]]:
+    """Every error class in the tree, base first, in order of definition."""
+    found: list[type[SpineXRError]] = [SpineXRError]
+    for cls in found:
+        found.extend(sub for sub in cls.__subclasses__() if sub not in found)
+    return found

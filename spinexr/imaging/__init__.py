@@ -1,0 +1,1 @@
+"""Bytes → Radiograph: reading DICOM, decoding pixels, and the gate in front of the models."""

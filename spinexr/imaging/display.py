@@ -1,0 +1,116 @@
+"""Stored values → display values: Modality LUT, VOI LUT and polarity of PS3.3 C.11 and C.7.6.3.
+
+Everything is a function of the stored value alone, so it is computed once for each value that
+occurs between the image's minimum and maximum and then looked up.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydicom.dataset import Dataset
+from pydicom.pixels.processing import apply_modality_lut, apply_voi
+
+from spinexr.domain import Notice, Photometric
+from spinexr.imaging import header
+
+Values = npt.NDArray[np.float64]
+
+
+def render(
+    stored: npt.NDArray[np.integer[Any]], dataset: Dataset, photometric: Photometric
+) -> tuple[npt.NDArray[np.float32], tuple[Notice, ...]]:
+    """float32 (H, W) in 0–1, 0 = black, and what had to be ignored in the header.
+
+    Args:
+        stored: integer (H, W), at most 16 bits.
+    """
+    low, high = int(stored.min()), int(stored.max())
+    domain = np.arange(low, high + 1, dtype=np.int32)
+    levels, notices = _levels(domain, dataset)
+    inverse = header.optional(dataset, "PresentationLUTShape") == "INVERSE"
+    # DX demands INVERSE together with MONOCHROME1 (PS3.3 C.8.11.3.1.2): one inversion, not two.
+    if photometric is Photometric.MONOCHROME1 or inverse:
+        levels = 1.0 - levels
+    table = levels.astype(np.float32)
+    return table[np.subtract(stored, low, dtype=np.int32)], notices
+
+
+def _levels(domain: npt.NDArray[np.int32], dataset: Dataset) -> tuple[Values, tuple[Notice, ...]]:
+    """Grey level 0–1 of each stored value in `domain`, before polarity."""
+    notices: list[Notice] = []
+    try:
+        values = _modality_values(domain, dataset)
+    # An empty or malformed LUT or rescale raises AttributeError, TypeError, ValueError, …
+    except Exception:
+        values = domain.astype(np.float64)
+        notices.append(
+            Notice("modality_lut_ignored", "The file's Modality LUT is not usable and was ignored.")
+        )
+    if header.optional(dataset, "VOILUTSequence"):
+        try:
+            return _voi_lut(values, dataset), tuple(notices)
+        # As above; a LUT that cannot be used leaves the window.
+        except Exception:
+            notices.append(
+                Notice("voi_lut_ignored", "The file's VOI LUT is not usable and was ignored.")
+            )
+    windows = window_pairs(dataset)
+    if windows:
+        center, width = windows[0]
+        function = str(header.optional(dataset, "VOILUTFunction") or "LINEAR").upper()
+        return apply_window(values, center, width, function), tuple(notices)
+    if header.optional(dataset, "WindowWidth") is not None:
+        notices.append(
+            Notice("window_ignored", "The file's display window is not usable and was ignored.")
+        )
+    spread = values.max() - values.min()
+    return (values - values.min()) / (spread or 1.0), tuple(notices)
+
+
+def _modality_values(domain: npt.NDArray[np.int32], dataset: Dataset) -> Values:
+    values = apply_modality_lut(domain, dataset).astype(np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError("rescale gives values that are not finite")
+    return values
+
+
+def window_pairs(dataset: Dataset) -> list[tuple[float, float]]:
+    """Usable (WindowCenter, WindowWidth) pairs in file order; width ≤ 0 and damage are left out."""
+    centers = header.numbers(dataset, "WindowCenter")
+    widths = header.numbers(dataset, "WindowWidth")
+    return [
+        (center, width)
+        for center, width in zip(centers, widths, strict=False)
+        if center is not None and width is not None and width > 0
+    ]
+
+
+def apply_window(values: Values, center: float, width: float, function: str) -> Values:
+    """Grey level 0–1 by the VOI LUT Function (PS3.3 C.11.2.1.2 and C.11.2.1.3).
+
+    Args:
+        values: any shape, after the Modality LUT.
+        width: greater than 0.
+        function: LINEAR, LINEAR_EXACT or SIGMOID; anything else counts as LINEAR.
+    """
+    if function == "SIGMOID":
+        exponent = np.clip(-4.0 * (values - center) / width, -700.0, 700.0)
+        return 1.0 / (1.0 + np.exp(exponent))
+    if function != "LINEAR_EXACT":
+        if width <= 1.0:  # C.11.2.1.2.1: a threshold at center − 0.5
+            return (values > center - 0.5).astype(np.float64)
+        center, width = center - 0.5, width - 1.0
+    return np.clip((values - center) / width + 0.5, 0.0, 1.0)
+
+
+def _voi_lut(values: Values, dataset: Dataset) -> Values:
+    entries, first, bits = (int(v) for v in dataset.VOILUTSequence[0].LUTDescriptor)
+    last = first + (entries or 2**16) - 1
+    # Clipped here because pydicom clips in the LUT's own type, which wraps for 8-bit LUTs.
+    inputs = np.clip(np.rint(values), first, last).astype(np.int64)
+    levels = apply_voi(inputs, dataset).astype(np.float64)
+    # Entries may exceed the bits that the descriptor states.
+    return levels / max(2.0**bits - 1.0, float(levels.max()))

@@ -1,0 +1,204 @@
+"""The gate: only single-frame greyscale spine radiographs reach the models."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydicom import uid
+from pydicom.dataset import Dataset
+
+from spinexr.domain import Notice, Photometric
+from spinexr.errors import (
+    ConstantImageError,
+    CorruptDicomError,
+    ImageTooSmallError,
+    NoPixelDataError,
+    NotGreyscaleError,
+    OtherBodyPartError,
+    SeveralFramesError,
+    UnsupportedModalityError,
+    UnsupportedPixelFormatError,
+)
+from spinexr.imaging import header
+
+SMALLEST_SIDE = 64
+
+# CR and DX are projection radiography; RG is the retired code that film digitisers still write.
+RADIOGRAPH_MODALITIES = ("CR", "DX", "RG")
+_RADIOGRAPH_SOP_CLASSES = (
+    uid.ComputedRadiographyImageStorage,
+    uid.DigitalXRayImageStorageForPresentation,
+    uid.DigitalXRayImageStorageForProcessing,
+)
+
+# Spine terms: DICOM PS3.16 Annex L (CSPINE, LSSPINE, …) and the words of descriptions.
+# "Thoracic" alone names no spine: a thoracic film may be a chest film.
+_SPINE = re.compile(
+    r"""(?:[CTLS]|CT|TL|LS|CS|DL|WHOLE|FULL)?SPINE|SPINES|SPINAL|VERTEBRAE?|VERTEBRAL
+    |CERVICAL|LUMBAR|LUMBOSACRAL|THORACOLUMBAR|CERVICOTHORACIC|DORSOLUMBAR
+    |SACRUM|SACRAL|COCCYX|SCOLIOSIS|KYPHOSIS|RACHIS|COLUMNA|COLUNA|COLONNA
+    |WIRBELSAULE|HWS|BWS|LWS""",
+    re.VERBOSE,
+)
+# Other body parts: PS3.16 Annex L's defined terms, with plurals and common compounds.
+_OTHER = re.compile(
+    r"""(?:ABDOMEN|ABDOMINAL|ABDOMENPELVIS|CHESTABDOMEN|NECKCHEST|HEADNECK|CHEST|THORAX|TORAX|LUNG
+    |HEART|RIB|STERNUM|CLAVICLE|SCAPULA|BREAST|MAMMOGRAPHY|MAMMOGRAM|HEAD|SKULL|BRAIN|FACE|FACIAL
+    |ORBIT|SINUS|JAW|MANDIBLE|MAXILLA|TMJ|TEETH|TOOTH|DENTAL|NECK|LARYNX|SHOULDER|HUMERUS|ARM
+    |UPPERARM|FOREARM|ELBOW|RADIUS|ULNA|WRIST|HAND|FINGER|THUMB|PELVIS|PELVIC|HIP|FEMUR|THIGH|KNEE
+    |PATELLA|LEG|TIBIA|FIBULA|CALF|ANKLE|FOOT|FEET|TOE|CALCANEUS|HEEL|EXTREMITY|EXTREMITIES
+    |KIDNEY|BLADDER|LIVER|STOMACH|COLON)(?:E?S)?""",
+    re.VERBOSE,
+)
+_DEVICE_WORDS = re.compile(r"\bC[\s-]?ARM\b")  # the device, not an arm
+
+_REGION_KEYWORDS = (
+    "BodyPartExamined",
+    "AnatomicRegionSequence",
+    "ViewCodeSequence",
+    "SeriesDescription",
+    "StudyDescription",
+)
+
+
+def check_header(dataset: Dataset, *, allow_other_body_part: bool) -> tuple[Notice, ...]:
+    """Refuse what its header says is no single spine radiograph; notices say what was let through.
+
+    Raises:
+        NoPixelDataError, UnsupportedModalityError, SeveralFramesError, NotGreyscaleError,
+        UnsupportedPixelFormatError, ImageTooSmallError, OtherBodyPartError, CorruptDicomError.
+    """
+    if "PixelData" not in dataset:
+        raise NoPixelDataError(
+            "The file has no Pixel Data (7FE0,0010): it is a report or another object without an "
+            "image, or it was cut off while it was copied."
+        )
+    notices = [*_check_modality(dataset)]
+    _check_pixel_module(dataset)
+    notices += _check_body_part(dataset, allow=allow_other_body_part)
+    return tuple(notices)
+
+
+def photometric(dataset: Dataset) -> Photometric:
+    """The PhotometricInterpretation of an image that passed `check_header`."""
+    return Photometric(header.text(dataset, "PhotometricInterpretation").upper())
+
+
+def check_pixels(stored: npt.NDArray[np.integer[Any]]) -> None:
+    """Refuse an image in which every pixel is the same.
+
+    Raises:
+        ConstantImageError
+    """
+    if stored.min() == stored.max():
+        raise ConstantImageError(
+            f"Every pixel has the value {int(stored.min())}: the image shows nothing. "
+            "Export the radiograph again."
+        )
+
+
+def region_named_by(text: str) -> str | None:
+    """`"spine"`, `"other"` or None for what a description names, word by word."""
+    plain = unicodedata.normalize("NFKD", text.upper()).encode("ascii", "ignore").decode()
+    words = re.findall(r"[A-Z]+", _DEVICE_WORDS.sub(" ", plain))
+    if any(_SPINE.fullmatch(word) for word in words):
+        return "spine"
+    return "other" if any(_OTHER.fullmatch(word) for word in words) else None
+
+
+def _check_modality(dataset: Dataset) -> Iterator[Notice]:
+    modality = header.text(dataset, "Modality").upper()
+    if modality in RADIOGRAPH_MODALITIES:
+        return
+    accepted = ", ".join(RADIOGRAPH_MODALITIES)
+    if modality:
+        raise UnsupportedModalityError(
+            f"{header.label('Modality')} is {modality!r}; only radiographs ({accepted}) are "
+            "analysed. Choose a projection radiograph of the spine."
+        )
+    if header.required(dataset, "SOPClassUID") not in _RADIOGRAPH_SOP_CLASSES:
+        raise UnsupportedModalityError(
+            f"{header.label('Modality')} is missing and the SOP class is not one of radiography; "
+            f"only radiographs ({accepted}) are analysed."
+        )
+    yield Notice(
+        "modality_missing",
+        f"{header.label('Modality')} is missing; taken as a radiograph for its SOP class.",
+    )
+
+
+def _check_pixel_module(dataset: Dataset) -> None:
+    frames = _whole_number(dataset, "NumberOfFrames", default=1)
+    if frames > 1:
+        raise SeveralFramesError(
+            f"{header.label('NumberOfFrames')} is {frames}; send one radiograph per file."
+        )
+    interpretation = header.text(dataset, "PhotometricInterpretation").upper()
+    samples = _whole_number(dataset, "SamplesPerPixel", default=1)
+    if samples != 1 or interpretation not in set(Photometric):
+        raise NotGreyscaleError(
+            f"{header.label('PhotometricInterpretation')} is {interpretation or 'missing'!r} with "
+            f"{samples} sample(s) per pixel; a radiograph is MONOCHROME1 or MONOCHROME2 with one."
+        )
+    allocated = _whole_number(dataset, "BitsAllocated")
+    stored = _whole_number(dataset, "BitsStored", default=allocated)
+    if allocated not in (8, 16) or not 1 <= stored <= allocated:
+        raise UnsupportedPixelFormatError(
+            f"{header.label('BitsAllocated')} is {allocated} with {stored} bits stored; "
+            "a radiograph has 8 or 16 allocated and no more stored."
+        )
+    rows, columns = (_whole_number(dataset, keyword) for keyword in ("Rows", "Columns"))
+    if min(rows, columns) < SMALLEST_SIDE:
+        raise ImageTooSmallError(
+            f"The image is {columns} × {rows} pixels; at least {SMALLEST_SIDE} × {SMALLEST_SIDE} "
+            "are needed. Send the original, not a thumbnail."
+        )
+
+
+def _check_body_part(dataset: Dataset, *, allow: bool) -> Iterator[Notice]:
+    named_spine = False
+    for keyword in _REGION_KEYWORDS:
+        text = _region_text(dataset, keyword)
+        region = region_named_by(text)
+        named_spine |= region == "spine"
+        if region == "other":
+            read = f"{header.label(keyword)} reads {text!r}"
+            if not allow:
+                raise OtherBodyPartError(
+                    f"{read}, which names another body part than the spine. If the image does show "
+                    "the spine, tick “analyse anyway” or send allow_other_body_part=1."
+                )
+            yield Notice("other_body_part", f"{read}. It was analysed because that was asked for.")
+            return
+    if not named_spine:
+        yield Notice(
+            "body_part_unknown",
+            "The file names no body part. The result means something only if this is a spine.",
+        )
+
+
+def _region_text(dataset: Dataset, keyword: str) -> str:
+    if not keyword.endswith("Sequence"):
+        return header.text(dataset, keyword)
+    items = header.optional(dataset, keyword) or ()
+    return " ".join(header.text(item, "CodeMeaning") for item in items)
+
+
+def _whole_number(dataset: Dataset, keyword: str, *, default: int | None = None) -> int:
+    value = header.required(dataset, keyword)
+    if value is None or value == "":
+        if default is not None:
+            return default
+        raise CorruptDicomError(f"{header.label(keyword)} is missing, so the image is unreadable.")
+    try:
+        return int(value)
+    except (TypeError, ValueError) as e:
+        raise CorruptDicomError(
+            f"{header.label(keyword)} reads {header.clean(value)!r}, not one whole number. "
+            "The file is damaged: export or copy it again."
+        ) from e

@@ -1,0 +1,134 @@
+"""Reading attributes of a DICOM header that may be damaged, and naming them to people."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from pydicom.datadict import dictionary_description, tag_for_keyword
+from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
+from pydicom.tag import Tag
+
+from spinexr.domain import HeaderAttribute, PixelSpacing, SpacingSource
+from spinexr.errors import CorruptDicomError
+
+_LONGEST_VALUE = 120
+
+# What may be shown and returned: how the image was made and what it shows, never who it shows.
+SHOWN = (
+    "Modality",
+    "BodyPartExamined",
+    "ViewPosition",
+    "PatientOrientation",
+    "Laterality",
+    "ImageLaterality",
+    "StudyDescription",
+    "SeriesDescription",
+    "PatientSex",
+    "PatientAge",
+    "Manufacturer",
+    "ManufacturerModelName",
+    "KVP",
+    "Exposure",
+    "DistanceSourceToDetector",
+    "Rows",
+    "Columns",
+    "BitsStored",
+    "PhotometricInterpretation",
+    "PixelSpacing",
+    "ImagerPixelSpacing",
+    "PresentationIntentType",
+    "BurnedInAnnotation",
+)
+
+
+def required(dataset: Dataset, keyword: str) -> Any:
+    """The attribute's value, None when absent.
+
+    Raises:
+        CorruptDicomError: the attribute is there but cannot be read.
+    """
+    try:
+        return dataset.get(keyword)
+    # pydicom converts values on access and raises whatever the conversion meets.
+    except Exception as e:
+        raise CorruptDicomError(
+            f"{label(keyword)} cannot be read. The file is damaged: export or copy it again."
+        ) from e
+
+
+def optional(dataset: Dataset, keyword: str) -> Any:
+    """The attribute's value, None when absent or unreadable."""
+    try:
+        return required(dataset, keyword)
+    except CorruptDicomError:
+        return None
+
+
+def numbers(dataset: Dataset, keyword: str) -> list[float | None]:
+    """The attribute's values as finite numbers, None in the place of a value that is not one."""
+    value = optional(dataset, keyword)
+    if value is None or value == "":
+        return []
+    return [_number(v) for v in (value if isinstance(value, (MultiValue, list)) else [value])]
+
+
+def text(dataset: Dataset, keyword: str) -> str:
+    """The attribute's value as one printable line, empty when absent or unreadable."""
+    value = optional(dataset, keyword)
+    return "" if value is None else clean(value)
+
+
+def clean(value: object) -> str:
+    """`value` as one printable line of bounded length."""
+    items = value if isinstance(value, (MultiValue, list)) else [value]
+    line = "\\".join(str(item) for item in items)
+    line = " ".join("".join(c if c.isprintable() else " " for c in line).split())
+    return line if len(line) <= _LONGEST_VALUE else line[: _LONGEST_VALUE - 1] + "…"
+
+
+def label(keyword: str) -> str:
+    """Such as `BodyPartExamined (0018,0015)`."""
+    return f"{keyword} {tag_text(keyword)}"
+
+
+def tag_text(keyword: str) -> str:
+    """Such as `(0018,0015)`."""
+    tag = Tag(tag_for_keyword(keyword) or 0)
+    return f"({tag.group:04X},{tag.element:04X})"
+
+
+def shown_attributes(dataset: Dataset) -> tuple[HeaderAttribute, ...]:
+    """The attributes of the allow-list that are present and not empty."""
+    found = []
+    for keyword in SHOWN:
+        value = text(dataset, keyword)
+        if value:
+            name = dictionary_description(keyword)
+            found.append(HeaderAttribute(tag_text(keyword), keyword, name, value))
+    syntax = dataset.file_meta.TransferSyntaxUID
+    found.append(
+        HeaderAttribute("(0002,0010)", "TransferSyntaxUID", "Transfer Syntax", clean(syntax.name))
+    )
+    return tuple(found)
+
+
+def pixel_spacing(dataset: Dataset) -> PixelSpacing | None:
+    """PixelSpacing where the file has it, else ImagerPixelSpacing, else None."""
+    for source in (SpacingSource.PIXEL_SPACING, SpacingSource.IMAGER_PIXEL_SPACING):
+        values = numbers(dataset, source.value)
+        if len(values) == 2 and values[0] and values[1]:
+            try:
+                return PixelSpacing(values[0], values[1], source)
+            except ValueError:
+                continue
+    return None
+
+
+def _number(value: object) -> float | None:
+    try:
+        number = float(value)  # type: ignore[arg-type]  # refused below like any other text
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None

@@ -1,0 +1,38 @@
+"""The imaging half of the one path: bytes → parse → gate → decode → Radiograph."""
+
+from __future__ import annotations
+
+from spinexr.domain import Radiograph
+from spinexr.imaging import codecs, dicom, display, gate, header
+
+# Room for a header beside the pixels when a deflated dataset is unpacked.
+_HEADER_BYTES = 16 * 1024 * 1024
+
+
+def read(data: bytes, *, max_pixels: int, allow_other_body_part: bool = False) -> Radiograph:
+    """Read one spine radiograph from the bytes of a DICOM file.
+
+    Args:
+        data: the whole file.
+        max_pixels: rows × columns may not exceed this.
+        allow_other_body_part: accept an image whose header names another body part; the
+            radiograph then carries a notice that says so.
+
+    Raises:
+        NotDicomError: the bytes are not DICOM.
+        UnanalysableError: they are, but hold no single, readable, greyscale spine radiograph.
+    """
+    dataset = dicom.parse(data, max_inflated_bytes=2 * max_pixels + _HEADER_BYTES)
+    notices = gate.check_header(dataset, allow_other_body_part=allow_other_body_part)
+    stored = codecs.decode(dataset, max_pixels=max_pixels)
+    gate.check_pixels(stored)
+    photometric = gate.photometric(dataset)
+    shown, display_notices = display.render(stored, dataset, photometric)
+    return Radiograph(
+        stored=stored,
+        display=shown,
+        photometric=photometric,
+        spacing=header.pixel_spacing(dataset),
+        attributes=header.shown_attributes(dataset),
+        notices=notices + display_notices,
+    )

@@ -1,0 +1,449 @@
+"""The bundle: two folders of weights with a manifest.json beside each.
+
+`ensemble output/manifest.json` and `detection output/manifest.json` say everything a network needs
+to be used as it was trained. A folder without a manifest but with checkpoints in the standard
+places gets the standard profile, and every result then says "assumed profile".
+docs/bundle.md documents the format.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+
+from spinexr.domain import BundleSummary, TrainingData
+from spinexr.errors import ModelsNotReadyError, Problem
+
+ENSEMBLE_FOLDER = "ensemble output"
+DETECTION_FOLDER = "detection output"
+MANIFEST = "manifest.json"
+MANIFEST_VERSION = 1
+
+_CHUNK_BYTES = 1 << 20
+
+_E = TypeVar("_E", bound=StrEnum)
+
+
+class Intensity(StrEnum):
+    """How a radiograph becomes the uint8 image that a network was trained on."""
+
+    STORED_MINMAX = "stored-minmax"  # stored values, before Modality and VOI LUT
+    DISPLAY = "display"  # after Modality and VOI LUT and polarity
+
+
+class Flip(StrEnum):
+    """Views whose logits are averaged at test time."""
+
+    NONE = "none"
+    HORIZONTAL = "horizontal"
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """Radiograph → classifier input: float32 (3, size, size), standardised per channel."""
+
+    size: int
+    intensity: Intensity
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    flips: tuple[Flip, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MemberSpec:
+    """One classifier of the ensemble. `sha256` is None where nothing vouches for the file."""
+
+    name: str
+    architecture: str
+    file: Path
+    sha256: str | None
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class EnsembleSpec:
+    members: tuple[MemberSpec, ...]
+    threshold: float
+    preprocessing: Preprocessing
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorSpec:
+    """The lesion detector. `classes` is None where only the checkpoint knows them."""
+
+    architecture: str
+    file: Path
+    sha256: str | None
+    classes: tuple[str, ...] | None
+    size: int
+    intensity: Intensity
+    firm_confidence: float
+    tentative_confidence: float
+    on_normal_confidence: float
+    iou: float
+    max_detections: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """Everything a result depends on besides the radiograph. Files are absolute paths."""
+
+    root: Path
+    name: str
+    assumed_profile: bool
+    training_data: TrainingData
+    description: str
+    licence: str
+    intended_use: str
+    ensemble: EnsembleSpec
+    detector: DetectorSpec
+
+    def summary(self, classes: tuple[str, ...]) -> BundleSummary:
+        """What a result says about this bundle."""
+        return BundleSummary(
+            name=self.name,
+            assumed_profile=self.assumed_profile,
+            training_data=self.training_data,
+            description=self.description,
+            licence=self.licence,
+            intended_use=self.intended_use,
+            classes=classes,
+        )
+
+    def relative(self, file: Path) -> str:
+        """`file` as shown to callers: relative to the weights root."""
+        return file.relative_to(self.root).as_posix()
+
+    def missing_files(self) -> tuple[Problem, ...]:
+        """One problem for each checkpoint that is not there."""
+        files = [*(m.file for m in self.ensemble.members), self.detector.file]
+        return tuple(
+            Problem("file_missing", f"{self.relative(f)} is missing.", self.relative(f))
+            for f in files
+            if not f.is_file()
+        )
+
+
+# The standard profile: the layout, weights, cut-off and preprocessing that existing checkpoints of
+# this ensemble are used with. Mean and standard deviation are ImageNet's, as in torchvision.
+STANDARD_ENSEMBLE: Mapping[str, Any] = {
+    "manifest_version": MANIFEST_VERSION,
+    "name": "standard profile",
+    "threshold": 0.449,
+    "members": [
+        {
+            "name": "DenseNet121",
+            "architecture": "densenet121",
+            "file": "densenet121_balanced/model_best.pth",
+            "weight": 0.42,
+        },
+        {
+            "name": "ResNet50",
+            "architecture": "resnet50",
+            "file": "resnet50_optimized/model_best.pth",
+            "weight": 0.26,
+        },
+        {
+            "name": "EfficientNetV2-S",
+            "architecture": "tf_efficientnetv2_s",
+            "file": "tf_efficientnetv2_s_optimized/model_best.pth",
+            "weight": 0.32,
+        },
+    ],
+    "preprocessing": {
+        "size": 224,
+        "resize_filter": "bilinear",
+        "intensity": "stored-minmax",
+        "mean": [0.485, 0.456, 0.406],
+        "std": [0.229, 0.224, 0.225],
+        "flips": ["none"],
+    },
+    "provenance": {"training_data": "unknown", "description": "checkpoints without a manifest"},
+    "licence": "unknown",
+    "intended_use": "research",
+}
+STANDARD_DETECTION: Mapping[str, Any] = {
+    "manifest_version": MANIFEST_VERSION,
+    "name": "standard profile",
+    "architecture": "yolo11",
+    "file": "yolo11/weights/best.pt",
+    "classes": None,
+    "preprocessing": {"size": 640, "intensity": "stored-minmax"},
+    # On an image called normal only boxes of at least 0.5 stay: the fusion rule of the VinDr
+    # paper, Nguyen et al., MICCAI 2021 (arXiv:2106.12930).
+    "confidence": {"firm": 0.25, "tentative": 0.15, "on_normal": 0.5},
+    "iou": 0.7,
+    "max_detections": 300,
+    "provenance": {"training_data": "unknown", "description": "checkpoint without a manifest"},
+    "licence": "unknown",
+    "intended_use": "research",
+}
+
+
+def load_bundle(root: Path) -> Bundle:
+    """The bundle below `root`, all of its files being there.
+
+    Raises:
+        ModelsNotReadyError: a manifest cannot be read or contradicts itself, or files are missing;
+            `problems` names each.
+    """
+    bundle = read_bundle(root)
+    if problems := bundle.missing_files():
+        raise _not_ready(problems)
+    return bundle
+
+
+def read_bundle(root: Path) -> Bundle:
+    """Read both manifests below `root`, or take the standard profile where one is absent.
+
+    Raises:
+        ModelsNotReadyError: a manifest cannot be read or contradicts itself.
+    """
+    problems: list[Problem] = []
+    ensemble, ensemble_assumed = _manifest(root, ENSEMBLE_FOLDER, STANDARD_ENSEMBLE, problems)
+    detection, detection_assumed = _manifest(root, DETECTION_FOLDER, STANDARD_DETECTION, problems)
+    if problems:
+        raise _not_ready(problems)
+    try:
+        return _build(root, ensemble, detection, ensemble_assumed or detection_assumed)
+    except _ManifestError as e:
+        raise _not_ready([Problem("manifest_invalid", f"{e.file}: {e}", e.file)]) from e
+
+
+def sha256_of(file: Path) -> str:
+    """Hex SHA-256 of a file's content."""
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while chunk := stream.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _not_ready(problems: Sequence[Problem]) -> ModelsNotReadyError:
+    return ModelsNotReadyError(
+        "The models cannot be loaded. " + " ".join(p.message for p in problems), problems
+    )
+
+
+class _ManifestError(ValueError):
+    def __init__(self, file: str, message: str) -> None:
+        super().__init__(message)
+        self.file = file
+
+
+def _manifest(
+    root: Path, folder: str, standard: Mapping[str, Any], problems: list[Problem]
+) -> tuple[Mapping[str, Any], bool]:
+    shown = f"{folder}/{MANIFEST}"
+    try:
+        document = json.loads((root / folder / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return standard, True
+    except (OSError, ValueError, RecursionError) as e:
+        problems.append(
+            Problem("manifest_invalid", f"{shown} cannot be read: {type(e).__name__}.", shown)
+        )
+        return standard, True
+    if not isinstance(document, dict) or document.get("manifest_version") != MANIFEST_VERSION:
+        problems.append(
+            Problem(
+                "manifest_invalid",
+                f"{shown} is not a manifest of version {MANIFEST_VERSION}.",
+                shown,
+            )
+        )
+    return document, False
+
+
+def _build(
+    root: Path, ensemble: Mapping[str, Any], detection: Mapping[str, Any], assumed: bool
+) -> Bundle:
+    ens = _Reader(f"{ENSEMBLE_FOLDER}/{MANIFEST}", ensemble, root / ENSEMBLE_FOLDER)
+    det = _Reader(f"{DETECTION_FOLDER}/{MANIFEST}", detection, root / DETECTION_FOLDER)
+    names = [ens.text("name"), det.text("name")]
+    descriptions = [ens.text("provenance", "description"), det.text("provenance", "description")]
+    return Bundle(
+        root=root,
+        name=" + ".join(dict.fromkeys(names)),
+        assumed_profile=assumed,
+        training_data=_weaker(
+            ens.choice(TrainingData, "provenance", "training_data"),
+            det.choice(TrainingData, "provenance", "training_data"),
+        ),
+        description="; ".join(dict.fromkeys(descriptions)),
+        licence="; ".join(dict.fromkeys([ens.text("licence"), det.text("licence")])),
+        intended_use="; ".join(dict.fromkeys([ens.text("intended_use"), det.text("intended_use")])),
+        ensemble=_ensemble(ens),
+        detector=_detector(det),
+    )
+
+
+def _weaker(a: TrainingData, b: TrainingData) -> TrainingData:
+    """The one that is further from patients: a result is as good as its worse half."""
+    order = (
+        TrainingData.NONE,
+        TrainingData.SYNTHETIC,
+        TrainingData.UNKNOWN,
+        TrainingData.PATIENTS,
+    )
+    return min(a, b, key=order.index)
+
+
+def _ensemble(manifest: _Reader) -> EnsembleSpec:
+    members = tuple(
+        MemberSpec(
+            name=m.text("name"),
+            architecture=m.text("architecture"),
+            file=m.file("file"),
+            sha256=m.sha256("sha256"),
+            weight=m.number("weight", above=0.0, at_most=1.0),
+        )
+        for m in manifest.items("members")
+    )
+    if len({m.name for m in members}) != len(members):
+        raise _ManifestError(manifest.where, "two members have the same name.")
+    total = math.fsum(m.weight for m in members)
+    if abs(total - 1.0) > 1e-6:
+        raise _ManifestError(manifest.where, f"member weights add up to {total:g}, not to 1.")
+    manifest.constant("bilinear", "preprocessing", "resize_filter")
+    return EnsembleSpec(
+        members=members,
+        threshold=manifest.number("threshold", above=0.0, at_most=1.0),
+        preprocessing=Preprocessing(
+            size=manifest.integer("preprocessing", "size", minimum=32, maximum=2048),
+            intensity=manifest.choice(Intensity, "preprocessing", "intensity"),
+            mean=manifest.triple("preprocessing", "mean", above=-math.inf),
+            std=manifest.triple("preprocessing", "std", above=0.0),
+            flips=manifest.choices(Flip, "preprocessing", "flips"),
+        ),
+    )
+
+
+def _detector(manifest: _Reader) -> DetectorSpec:
+    firm = manifest.number("confidence", "firm", above=0.0, at_most=1.0)
+    tentative = manifest.number("confidence", "tentative", above=0.0, at_most=1.0)
+    if tentative > firm:
+        raise _ManifestError(manifest.where, "confidence: tentative is above firm.")
+    size = manifest.integer("preprocessing", "size", minimum=32, maximum=4096)
+    if size % 32:
+        raise _ManifestError(manifest.where, "preprocessing.size is not a multiple of 32.")
+    return DetectorSpec(
+        architecture=manifest.text("architecture"),
+        file=manifest.file("file"),
+        sha256=manifest.sha256("sha256"),
+        classes=manifest.texts("classes"),
+        size=size,
+        intensity=manifest.choice(Intensity, "preprocessing", "intensity"),
+        firm_confidence=firm,
+        tentative_confidence=tentative,
+        on_normal_confidence=manifest.number("confidence", "on_normal", above=0.0, at_most=1.0),
+        iou=manifest.number("iou", above=0.0, at_most=1.0),
+        max_detections=manifest.integer("max_detections", minimum=1, maximum=10_000),
+    )
+
+
+class _Reader:
+    """Typed access to a manifest; each refusal names the file and the key."""
+
+    def __init__(self, where: str, document: Mapping[str, Any], folder: Path) -> None:
+        self.where = where
+        self._document = document
+        self._folder = folder
+
+    def get(self, *keys: str) -> Any:
+        value: Any = self._document
+        for key in keys:
+            value = value.get(key) if isinstance(value, Mapping) else None
+        return value
+
+    def refuse(self, keys: tuple[str, ...], expected: str) -> _ManifestError:
+        return _ManifestError(
+            self.where, f"{'.'.join(keys)} is {self.get(*keys)!r}, not {expected}."
+        )
+
+    def text(self, *keys: str) -> str:
+        value = self.get(*keys)
+        if not isinstance(value, str) or not value.strip():
+            raise self.refuse(keys, "a text")
+        return value
+
+    def texts(self, *keys: str) -> tuple[str, ...] | None:
+        values = self.get(*keys)
+        if values is None:
+            return None
+        if (
+            not isinstance(values, list)
+            or not values
+            or not all(isinstance(v, str) for v in values)
+        ):
+            raise self.refuse(keys, "a list of texts")
+        return tuple(values)
+
+    def number(self, *keys: str, above: float, at_most: float) -> float:
+        value = self.get(*keys)
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise self.refuse(keys, "a number")
+        if not above < value <= at_most:
+            raise self.refuse(keys, f"above {above:g} and at most {at_most:g}")
+        return float(value)
+
+    def integer(self, *keys: str, minimum: int, maximum: int) -> int:
+        value = self.get(*keys)
+        if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
+            raise self.refuse(keys, f"a whole number from {minimum} to {maximum}")
+        return value
+
+    def triple(self, *keys: str, above: float) -> tuple[float, float, float]:
+        values = self.get(*keys)
+        if (
+            not isinstance(values, list)
+            or len(values) != 3
+            or not all(isinstance(v, (int, float)) and above < v < math.inf for v in values)
+        ):
+            raise self.refuse(keys, "three numbers, one for each channel")
+        return (float(values[0]), float(values[1]), float(values[2]))
+
+    def choice(self, kind: type[_E], *keys: str) -> _E:
+        try:
+            return kind(self.get(*keys))
+        except ValueError as e:
+            raise self.refuse(keys, "one of " + ", ".join(kind)) from e
+
+    def choices(self, kind: type[_E], *keys: str) -> tuple[_E, ...]:
+        values = self.get(*keys)
+        if not isinstance(values, list) or not values or len(set(map(str, values))) != len(values):
+            raise self.refuse(keys, "a list without repetition of " + ", ".join(kind))
+        try:
+            return tuple(kind(v) for v in values)
+        except ValueError as e:
+            raise self.refuse(keys, "a list of " + ", ".join(kind)) from e
+
+    def constant(self, expected: str, *keys: str) -> None:
+        if self.get(*keys) != expected:
+            raise self.refuse(keys, repr(expected))
+
+    def items(self, key: str) -> list[_Reader]:
+        values = self.get(key)
+        if not isinstance(values, list) or not values:
+            raise self.refuse((key,), "a list")
+        return [_Reader(self.where, v if isinstance(v, dict) else {}, self._folder) for v in values]
+
+    def file(self, key: str) -> Path:
+        relative = PurePosixPath(self.text(key))
+        if relative.is_absolute() or ".." in relative.parts:
+            raise self.refuse((key,), "a path inside the folder of the manifest")
+        return self._folder / relative
+
+    def sha256(self, key: str) -> str | None:
+        value = self.get(key)
+        if value is None:
+            return None
+        if not isinstance(value, str) or len(value) != 64 or set(value) - set("0123456789abcdef"):
+            raise self.refuse((key,), "64 hexadecimal digits in lower case")
+        return value

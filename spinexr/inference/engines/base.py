@@ -1,0 +1,58 @@
+"""The engine interface: arrays in, arrays out, no decisions."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """One network that an engine holds, for /health."""
+
+    name: str
+    architecture: str
+    file: str  # relative to the weights root
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RawDetections:
+    """Boxes after non-maximum suppression, most confident first.
+
+    boxes: float32 (N, 4) xyxy in pixels of the image given to `detect`.
+    confidences: float32 (N,) in 0–1. classes: int64 (N,) indices into `class_names`.
+    """
+
+    boxes: npt.NDArray[np.float32]
+    confidences: npt.NDArray[np.float32]
+    classes: npt.NDArray[np.int64]
+
+
+class Engine(ABC):
+    """A loaded bundle on some device. Not thread-safe: the Predictor serialises its calls."""
+
+    name: str
+    version: str
+    device: str
+    models: tuple[LoadedModel, ...]
+    class_names: tuple[str, ...]
+
+    @abstractmethod
+    def classify(self, batch: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.float32]]:
+        """Logit of "abnormal" per member name: float32 (N,).
+
+        Args:
+            batch: float32 (N, 3, size, size), standardised.
+        """
+
+    @abstractmethod
+    def detect(self, grey: npt.NDArray[np.uint8], *, confidence: float) -> RawDetections:
+        """Lesion boxes with at least `confidence`.
+
+        Args:
+            grey: uint8 (H, W), 0 = black, any size.
+        """

@@ -1,0 +1,135 @@
+"""The PyTorch engine: the reference, and the engine for GPUs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from spinexr.errors import ModelOutputError, ModelsNotReadyError, Problem
+from spinexr.inference.bundle import Bundle, sha256_of
+from spinexr.inference.engines import torch_runtime
+from spinexr.inference.engines.base import Engine, LoadedModel, RawDetections
+from spinexr.inference.engines.torch_checkpoints import (
+    CheckpointError,
+    load_classifier,
+    load_detector,
+)
+
+from ultralytics.data.augment import LetterBox  # isort: skip  (after torch_checkpoints, see there)
+from ultralytics.utils.nms import non_max_suppression  # isort: skip
+from ultralytics.utils.ops import scale_boxes  # isort: skip
+
+
+class TorchEngine(Engine):
+    """All networks of a bundle as torch modules on one device, in float32."""
+
+    name = "torch"
+    version = torch.__version__
+
+    def __init__(self, bundle: Bundle, *, device: str = "auto", threads: int = 0) -> None:
+        """Load every network.
+
+        Args:
+            device: auto, cpu, cuda or mps.
+            threads: processor threads for the networks, 0 for all that the process may use.
+
+        Raises:
+            ModelsNotReadyError: a file is not what the bundle says; `problems` names each.
+        """
+        try:
+            self._device = torch_runtime.pick_device(device)
+        except RuntimeError as e:
+            raise ModelsNotReadyError(str(e), [Problem("device_missing", str(e))]) from e
+        self.device = self._device.type
+        # torch's own default, and ultralytics' one of all cores but one, both depend on the host.
+        torch.set_num_threads(threads or torch_runtime.available_threads())
+        self._spec = bundle.detector
+        problems: list[Problem] = []
+        models: list[LoadedModel] = []
+        self._members: dict[str, torch.nn.Module] = {}
+        for member in bundle.ensemble.members:
+            try:
+                digest = _verified_sha256(member.file, member.sha256)
+                network = load_classifier(member.file, member.architecture)
+            except CheckpointError as e:
+                problems.append(_problem(bundle, member.file, e))
+                continue
+            self._members[member.name] = network.to(self._device)
+            models.append(
+                LoadedModel(member.name, member.architecture, bundle.relative(member.file), digest)
+            )
+        try:
+            digest = _verified_sha256(self._spec.file, self._spec.sha256)
+            detector, self.class_names = load_detector(self._spec.file)
+            _check_classes(self.class_names, self._spec.classes)
+        except CheckpointError as e:
+            problems.append(_problem(bundle, self._spec.file, e))
+        if problems:
+            raise ModelsNotReadyError(
+                "The models cannot be loaded. " + " ".join(p.message for p in problems), problems
+            )
+        self._detector = detector.to(self._device)
+        stride = int(torch.as_tensor(detector.stride).max())
+        self._letterbox = LetterBox((self._spec.size, self._spec.size), auto=True, stride=stride)
+        models.append(
+            LoadedModel(
+                "detector", self._spec.architecture, bundle.relative(self._spec.file), digest
+            )
+        )
+        self.models = tuple(models)
+
+    @torch.inference_mode()
+    def classify(self, batch: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.float32]]:
+        tensor = torch.from_numpy(batch).to(self._device)
+        return {
+            name: network(tensor)[:, 0].float().cpu().numpy()
+            for name, network in self._members.items()
+        }
+
+    @torch.inference_mode()
+    def detect(self, grey: npt.NDArray[np.uint8], *, confidence: float) -> RawDetections:
+        # The letterbox works on channels; one is enough until the network.
+        framed = np.ascontiguousarray(self._letterbox(image=grey[..., None]))
+        plane = torch.from_numpy(framed.reshape(framed.shape[:2])).to(self._device)
+        tensor = (plane.float() / 255.0).expand(1, 3, -1, -1).contiguous()
+        output = self._detector(tensor)
+        raw = output[0] if isinstance(output, (tuple, list)) else output
+        if not torch.isfinite(raw).all():  # suppression would drop these and report "no findings"
+            raise ModelOutputError(
+                "The detector answered with values that are not numbers, so there is no result. "
+                "Its weights are damaged: replace the file."
+            )
+        kept = non_max_suppression(
+            raw, confidence, self._spec.iou, max_det=self._spec.max_detections
+        )[0]
+        boxes = scale_boxes(tensor.shape[2:], kept[:, :4], grey.shape)
+        return RawDetections(
+            boxes=boxes.float().cpu().numpy(),
+            confidences=kept[:, 4].float().cpu().numpy(),
+            classes=kept[:, 5].long().cpu().numpy(),
+        )
+
+
+def _verified_sha256(file: Path, expected: str | None) -> str:
+    digest = sha256_of(file)
+    if expected is not None and digest != expected:
+        raise CheckpointError(
+            f"has the SHA-256 {digest[:12]}…, but the manifest says {expected[:12]}…: "
+            "the file was changed, or belongs to another bundle."
+        )
+    return digest
+
+
+def _check_classes(found: tuple[str, ...], expected: tuple[str, ...] | None) -> None:
+    if expected is not None and expected != found:
+        raise CheckpointError(
+            f"knows the classes {', '.join(found)}; the manifest says {', '.join(expected)}."
+        )
+
+
+def _problem(bundle: Bundle, file: Path, error: CheckpointError) -> Problem:
+    shown = bundle.relative(file)
+    return Problem("checkpoint_invalid", f"{shown} {error}", shown)

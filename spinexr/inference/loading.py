@@ -1,0 +1,28 @@
+"""Weights folder → a Predictor that has answered once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from spinexr.errors import ModelOutputError, ModelsNotReadyError, Problem
+from spinexr.inference import engines
+from spinexr.inference.bundle import load_bundle
+from spinexr.inference.predictor import Predictor
+
+
+def load_predictor(
+    weights: Path, *, device: str = "auto", threads: int = 0, queue: int = 8
+) -> Predictor:
+    """Load the bundle below `weights` and run every network once.
+
+    Raises:
+        ModelsNotReadyError: anything that keeps a network from answering; `problems` names each.
+    """
+    bundle = load_bundle(weights)
+    predictor = Predictor(bundle, engines.create(bundle, device=device, threads=threads), queue)
+    try:
+        predictor.warm_up()
+    except ModelOutputError as e:
+        predictor.close()
+        raise ModelsNotReadyError(e.message, [Problem(e.code, e.message)]) from e
+    return predictor

@@ -1,0 +1,147 @@
+"""The Predictor: one loaded bundle that any thread may ask."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from time import perf_counter
+from types import MappingProxyType
+from typing import Final, TypeVar
+
+import numpy as np
+
+from spinexr.domain import BundleSummary, DetectPolicy, Photometric, Prediction, Radiograph
+from spinexr.errors import BusyError
+from spinexr.inference import classifier, detector, ensemble, transforms
+from spinexr.inference.bundle import Bundle
+from spinexr.inference.engines.base import Engine
+
+# A radiograph of the shape most of VinDr-SpineXR has, small: what a warm-up runs on.
+_WARM_UP_SHAPE: Final = (448, 293)
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TimedPrediction:
+    """A prediction and the milliseconds of each of its stages."""
+
+    prediction: Prediction
+    stage_ms: MappingProxyType[str, float]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Predictor:
+    """Bundle and engine behind one inference thread and a bounded queue.
+
+    Model objects may not be shared between threads, so all of them run on one thread of their own;
+    callers wait for it, and beyond `queue` callers the next one is refused at once.
+    """
+
+    bundle: Bundle
+    engine: Engine
+    queue: int = 8
+    _places: threading.BoundedSemaphore = field(init=False, repr=False)
+    _thread: ThreadPoolExecutor = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_places", threading.BoundedSemaphore(self.queue))
+        object.__setattr__(
+            self, "_thread", ThreadPoolExecutor(1, thread_name_prefix="spinexr-inference")
+        )
+
+    @property
+    def summary(self) -> BundleSummary:
+        return self.bundle.summary(self.engine.class_names)
+
+    def predict(
+        self, radiograph: Radiograph, *, detect: DetectPolicy = DetectPolicy.WHEN_ABNORMAL
+    ) -> TimedPrediction:
+        """Classify, and find lesions as `detect` says.
+
+        Raises:
+            BusyError: the queue is full.
+            ConstantImageError: nothing is left of the image under the bundle's intensity rule.
+            ModelOutputError: a network gave no valid answer.
+        """
+        if not self._places.acquire(blocking=False):
+            raise BusyError("Too many images are being analysed. Try again in a few seconds.")
+        try:
+            return self._thread.submit(self._predict, radiograph, detect).result()
+        finally:
+            self._places.release()
+
+    def warm_up(self) -> None:
+        """Run every network once on a made-up image.
+
+        Raises:
+            ModelOutputError: a network gave no valid answer.
+        """
+        stored = np.linspace(0, 4095, num=int(np.prod(_WARM_UP_SHAPE))).reshape(_WARM_UP_SHAPE)
+        ramp = Radiograph(
+            stored=stored.astype(np.uint16),
+            display=(stored / 4095).astype(np.float32),
+            photometric=Photometric.MONOCHROME2,
+            spacing=None,
+            attributes=(),
+        )
+        self.predict(ramp, detect=DetectPolicy.ALWAYS)
+
+    def close(self) -> None:
+        """Finish what is running and end the inference thread."""
+        self._thread.shutdown(wait=True)
+
+    def _predict(self, radiograph: Radiograph, detect: DetectPolicy) -> TimedPrediction:
+        stages = _Stages()
+        bundle = self.bundle
+        intensities = {bundle.ensemble.preprocessing.intensity, bundle.detector.intensity}
+        grey = stages.run(
+            "normalise", lambda: {i: transforms.to_grey(radiograph, i) for i in intensities}
+        )
+        scores = stages.run(
+            "classify",
+            lambda: classifier.classify(
+                self.engine, grey[bundle.ensemble.preprocessing.intensity], bundle.ensemble
+            ),
+        )
+        probability = ensemble.combine(scores, bundle.ensemble)
+        abnormal = probability > bundle.ensemble.threshold
+        findings = None
+        if abnormal or detect is DetectPolicy.ALWAYS:
+            raw = stages.run(
+                "detect",
+                lambda: self.engine.detect(
+                    grey[bundle.detector.intensity],
+                    confidence=bundle.detector.tentative_confidence,
+                ),
+            )
+            findings = detector.select_findings(
+                raw,
+                bundle.detector,
+                self.engine.class_names,
+                abnormal=abnormal,
+                rows=radiograph.rows,
+                columns=radiograph.columns,
+            )
+        prediction = Prediction(
+            probability=probability,
+            threshold=bundle.ensemble.threshold,
+            members=scores,
+            findings=findings,
+            firm_confidence=bundle.detector.firm_confidence,
+            tentative_confidence=bundle.detector.tentative_confidence,
+        )
+        return TimedPrediction(prediction, MappingProxyType(stages.ms))
+
+
+class _Stages:
+    def __init__(self) -> None:
+        self.ms: dict[str, float] = {}
+
+    def run(self, name: str, work: Callable[[], _T]) -> _T:
+        start = perf_counter()
+        result = work()
+        self.ms[name] = (perf_counter() - start) * 1000.0
+        return result

@@ -1,0 +1,70 @@
+"""Radiograph → network input, to the last bit as the bundle's profile says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from spinexr.domain import Photometric, Radiograph
+from spinexr.errors import ConstantImageError
+from spinexr.inference.bundle import Intensity, Preprocessing
+
+Grey = npt.NDArray[np.uint8]
+
+
+def to_grey(radiograph: Radiograph, intensity: Intensity) -> Grey:
+    """uint8 (H, W), 0 = black, by the bundle's intensity rule.
+
+    Raises:
+        ConstantImageError: nothing is left of the image under the rule.
+    """
+    if intensity is Intensity.DISPLAY:
+        return (radiograph.display * 255.0).astype(np.uint8)
+    return stored_minmax(radiograph.stored, radiograph.photometric)
+
+
+def stored_minmax(stored: npt.NDArray[np.integer[Any]], photometric: Photometric) -> Grey:
+    """The standard profile's rule on stored values, before Modality and VOI LUT.
+
+    MONOCHROME1: maximum − v; then max(v, 0); float64 min–max × 255, truncated to uint8. The rule is
+    evaluated once for each value from the minimum to the maximum and looked up, which gives the
+    same bits as evaluating it for each pixel.
+
+    Args:
+        stored: integer (H, W), at most 16 bits.
+
+    Raises:
+        ConstantImageError: no two pixels differ after the clip at 0.
+    """
+    low, high = int(stored.min()), int(stored.max())
+    values = np.arange(low, high + 1, dtype=np.int64)
+    if photometric is Photometric.MONOCHROME1:
+        values = high - values
+    values = np.maximum(values, 0)
+    # `low` and `high` both occur in the image, so these are the image's own extremes.
+    bottom, top = int(values.min()), int(values.max())
+    if bottom == top:
+        raise ConstantImageError(
+            "No pixel has a stored value above 0, so nothing is left of the image after the "
+            "normalisation that these weights were trained with."
+        )
+    table = ((values.astype(np.float64) - bottom) / (top - bottom) * 255.0).astype(np.uint8)
+    grey: Grey = table[np.subtract(stored, low, dtype=np.int32)]
+    return grey
+
+
+def classifier_input(grey: Grey, preprocessing: Preprocessing) -> npt.NDArray[np.float32]:
+    """float32 (1, 3, size, size): bilinear resize without keeping the aspect, standardised.
+
+    Args:
+        grey: uint8 (H, W).
+    """
+    size = (preprocessing.size, preprocessing.size)
+    resized = Image.fromarray(grey).resize(size, Image.Resampling.BILINEAR)
+    scaled = np.asarray(resized, dtype=np.float32) / np.float32(255.0)
+    mean = np.array(preprocessing.mean, dtype=np.float32)[:, None, None]
+    std = np.array(preprocessing.std, dtype=np.float32)[:, None, None]
+    return np.ascontiguousarray(((scaled[None] - mean) / std)[None], dtype=np.float32)

@@ -1,0 +1,1 @@
+"""Synthetic radiographs, and the DICOM writer that they and the tests share."""

@@ -1,0 +1,1 @@
+"""Analysis → bytes. Nothing here opens a file or decides anything."""

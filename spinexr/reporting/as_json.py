@@ -1,0 +1,99 @@
+"""Analysis → the JSON document of docs/schema/analysis-1.schema.json."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from spinexr import DISCLAIMER, __version__
+from spinexr.domain import Analysis, Finding
+from spinexr.reporting.overlay import AnnotatedImage
+
+# Raised by a minor step when something is added, by a major one when something changes or goes.
+SCHEMA_VERSION = "1.0"
+
+
+def document(analysis: Analysis, *, image: AnnotatedImage | None = None) -> dict[str, Any]:
+    """The analysis as plain JSON values.
+
+    Args:
+        image: the annotated image to embed as a data URI; left out when None.
+    """
+    prediction, bundle, radiograph = analysis.prediction, analysis.bundle, analysis.radiograph
+    spacing = radiograph.spacing
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "software": {"name": "SpineXR", "version": __version__},
+        "disclaimer": DISCLAIMER,
+        "decision": prediction.decision,
+        "probability": prediction.probability,
+        "threshold": prediction.threshold,
+        "members": [
+            {
+                "name": m.name,
+                "architecture": m.architecture,
+                "probability": m.probability,
+                "weight": m.weight,
+            }
+            for m in prediction.members
+        ],
+        "detection": {
+            "ran": prediction.findings is not None,
+            "agreement": prediction.agreement.value,
+            "firm_confidence": prediction.firm_confidence,
+            "tentative_confidence": prediction.tentative_confidence,
+            "findings": [_finding(f) for f in prediction.findings or ()],
+        },
+        "notices": [{"code": n.code, "message": n.message} for n in analysis.notices],
+        "other_body_part_allowed": analysis.other_body_part_allowed,
+        "bundle": {
+            "name": bundle.name,
+            "assumed_profile": bundle.assumed_profile,
+            "training_data": bundle.training_data.value,
+            "description": bundle.description,
+            "caveat": bundle.caveat,
+            "licence": bundle.licence,
+            "intended_use": bundle.intended_use,
+            "classes": list(bundle.classes),
+        },
+        "engine": {"name": analysis.engine, "device": analysis.device},
+        "image": {
+            "rows": radiograph.rows,
+            "columns": radiograph.columns,
+            "photometric_interpretation": radiograph.photometric.value,
+            "pixel_spacing": spacing
+            and {
+                "row_mm": spacing.row_mm,
+                "column_mm": spacing.column_mm,
+                "source": spacing.source.value,
+            },
+            "annotated": image
+            and {
+                "media_type": image.media_type,
+                "width": image.width,
+                "height": image.height,
+                "scale": image.scale,
+                "data_uri": data_uri(image),
+            },
+        },
+        "metadata": [
+            {"tag": a.tag, "keyword": a.keyword, "name": a.name, "value": a.value}
+            for a in radiograph.attributes
+        ],
+        "stage_ms": {name: round(ms, 3) for name, ms in analysis.stage_ms.items()},
+    }
+
+
+def data_uri(image: AnnotatedImage) -> str:
+    """The picture as a `data:` URI (RFC 2397)."""
+    return f"data:{image.media_type};base64,{base64.b64encode(image.data).decode('ascii')}"
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    box = finding.box
+    return {
+        "label": finding.label,
+        "confidence": finding.confidence,
+        "status": "tentative" if finding.tentative else "firm",
+        "box": {"x1": box.x1, "y1": box.y1, "x2": box.x2, "y2": box.y2},
+    }

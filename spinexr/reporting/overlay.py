@@ -1,0 +1,258 @@
+"""The annotated image: the radiograph as displayed, boxes, labels and a legend below.
+
+The picture's origin is the radiograph's, so box coordinates times `scale` are picture coordinates;
+the legend only adds rows at the bottom.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from io import BytesIO
+from itertools import pairwise
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from spinexr.domain import Analysis, Finding
+from spinexr.reporting.palette import RGB, class_colour, text_colour
+
+JPEG_BUDGET_BYTES = 300_000
+_JPEG_QUALITIES = (90, 80, 70, 60)
+_SMALLEST_SCALE = 1 / 16
+
+_BACKGROUND: RGB = (16, 18, 22)
+_FOREGROUND: RGB = (235, 238, 242)
+_Rect = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotatedImage:
+    """An encoded picture. Box coordinates in stored pixels × `scale` are its coordinates."""
+
+    data: bytes
+    media_type: str
+    width: int
+    height: int
+    scale: float
+
+
+def as_png(analysis: Analysis) -> AnnotatedImage:
+    """The annotated image at full size, without loss."""
+    picture = draw(analysis, scale=1.0)
+    stream = BytesIO()
+    picture.save(stream, "PNG", compress_level=3)
+    return AnnotatedImage(stream.getvalue(), "image/png", picture.width, picture.height, 1.0)
+
+
+def as_jpeg(analysis: Analysis, *, budget_bytes: int = JPEG_BUDGET_BYTES) -> AnnotatedImage:
+    """The annotated image within a budget: quality falls to 60, then the size is halved."""
+    scale = 1.0
+    while True:
+        picture = draw(analysis, scale=scale)
+        for quality in _JPEG_QUALITIES:
+            stream = BytesIO()
+            picture.save(stream, "JPEG", quality=quality, subsampling=0)
+            data = stream.getvalue()
+            smallest = quality == _JPEG_QUALITIES[-1] and scale <= _SMALLEST_SCALE
+            if len(data) <= budget_bytes or smallest:
+                return AnnotatedImage(data, "image/jpeg", picture.width, picture.height, scale)
+        scale /= 2
+
+
+def draw(analysis: Analysis, *, scale: float) -> Image.Image:
+    """RGB picture of the radiograph at `scale` with its boxes, and the legend below it."""
+    grey = Image.fromarray(np.rint(analysis.radiograph.display * 255.0).astype(np.uint8))
+    if scale != 1.0:
+        size = (max(1, round(grey.width * scale)), max(1, round(grey.height * scale)))
+        grey = grey.resize(size, Image.Resampling.LANCZOS)
+    picture = grey.convert("RGB")
+    style = _Style.for_size(picture.width, picture.height)
+    findings = analysis.prediction.findings or ()
+    canvas = ImageDraw.Draw(picture)
+    # The most confident last, so that they lie on top.
+    for finding in reversed(findings):
+        _draw_box(canvas, finding, scale, style)
+    taken: list[_Rect] = []
+    for finding in findings:
+        _draw_label(canvas, finding, scale, style, picture.size, taken)
+    return _with_legend(picture, analysis, style)
+
+
+@dataclass(frozen=True, slots=True)
+class _Style:
+    line: int
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont
+    pad: int
+
+    @classmethod
+    def for_size(cls, width: int, height: int) -> _Style:
+        """Lines and text that keep their share of the picture, legible on small ones."""
+        side = (width * height) ** 0.5
+        text = max(11.0, side / 75)
+        return cls(
+            line=max(2, round(side / 500)),
+            font=ImageFont.load_default(size=text),
+            pad=max(2, round(text / 4)),
+        )
+
+
+def _draw_box(canvas: ImageDraw.ImageDraw, finding: Finding, scale: float, style: _Style) -> None:
+    box = finding.box
+    x1, y1, x2, y2 = (round(v * scale) for v in (box.x1, box.y1, box.x2, box.y2))
+    corners = [(x1, y1), (x2, y1), (x2, y2), (x1, y2), (x1, y1)]
+    dash = 6 * style.line if finding.tentative else None
+    # A dark halo keeps the line visible on bone.
+    for colour, width in (
+        ((0, 0, 0), style.line + 2),
+        (class_colour(finding.class_index), style.line),
+    ):
+        for start, end in pairwise(corners):
+            for a, b in _strokes(start, end, dash):
+                canvas.line([a, b], fill=colour, width=width)
+
+
+def _strokes(
+    start: tuple[int, int], end: tuple[int, int], dash: int | None
+) -> Iterable[tuple[tuple[float, float], tuple[float, float]]]:
+    """The whole line, or dashes of length `dash` with gaps of two thirds of it."""
+    if dash is None:
+        yield start, end
+        return
+    length = max(abs(end[0] - start[0]), abs(end[1] - start[1]))
+    at = 0.0
+    while at < length:
+        stop = min(at + dash, length)
+        yield _between(start, end, at / length), _between(start, end, stop / length)
+        at += dash * 5 / 3
+
+
+def _between(start: tuple[int, int], end: tuple[int, int], part: float) -> tuple[float, float]:
+    return (start[0] + (end[0] - start[0]) * part, start[1] + (end[1] - start[1]) * part)
+
+
+def _draw_label(
+    canvas: ImageDraw.ImageDraw,
+    finding: Finding,
+    scale: float,
+    style: _Style,
+    size: tuple[int, int],
+    taken: list[_Rect],
+) -> None:
+    text = f"{finding.label} {finding.confidence:.2f}" + (" ?" if finding.tentative else "")
+    left, top, right, bottom = canvas.textbbox((0, 0), text, font=style.font)
+    width = round(right - left) + 2 * style.pad
+    height = round(bottom - top) + 2 * style.pad
+    place = _place(finding, scale, (width, height), size, taken, style)
+    if place is None:  # no room anywhere near: the table beside the picture still lists it
+        return
+    x, y = place
+    taken.append((x, y, x + width, y + height))
+    colour = class_colour(finding.class_index)
+    canvas.rectangle((x, y, x + width, y + height), fill=colour, outline=(0, 0, 0))
+    canvas.text(
+        (x + style.pad - left, y + style.pad - top),
+        text,
+        font=style.font,
+        fill=text_colour(colour),
+    )
+
+
+def _place(
+    finding: Finding,
+    scale: float,
+    label: tuple[int, int],
+    size: tuple[int, int],
+    taken: list[_Rect],
+    style: _Style,
+) -> tuple[int, int] | None:
+    """Where the label goes: nearest free place around its box, inside the picture."""
+    width, height = label
+    box = finding.box
+    x1, y1, x2, y2 = (round(v * scale) for v in (box.x1, box.y1, box.x2, box.y2))
+    gap = style.line
+    places = [
+        (x1, y1 - height - gap),
+        (x2 - width, y1 - height - gap),
+        (x1, y2 + gap),
+        (x2 - width, y2 + gap),
+        (x2 + gap, y1),
+        (x1 - width - gap, y1),
+        (x1 + gap, y1 + gap),
+        (x1 + gap, y2 - height - gap),
+    ]
+    places += [(x1, y1 - n * (height + 1) - gap) for n in range(2, 5)]
+    places += [(x1, y2 + (n - 1) * (height + 1) + gap) for n in range(2, 5)]
+    for x, y in places:
+        x = max(0, min(x, size[0] - width - 1))
+        y = max(0, min(y, size[1] - height - 1))
+        rect = (x, y, x + width, y + height)
+        inside = x >= 0 and y >= 0 and rect[2] < size[0] and rect[3] < size[1]
+        if inside and not any(_overlap(rect, other) for other in taken):
+            return x, y
+    return None
+
+
+def _overlap(a: _Rect, b: _Rect) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def _with_legend(picture: Image.Image, analysis: Analysis, style: _Style) -> Image.Image:
+    """The picture with rows below it: result, classes found, caveat and disclaimer."""
+    prediction = analysis.prediction
+    lines: list[tuple[RGB | None, str]] = [
+        (
+            None,
+            f"{prediction.decision.capitalize()}: {prediction.probability:.3f} "
+            f"(cut-off {prediction.threshold:.3f})",
+        )
+    ]
+    findings = prediction.findings or ()
+    counts: dict[tuple[int, str], int] = {}
+    for finding in findings:
+        key = (finding.class_index, finding.label)
+        counts[key] = counts.get(key, 0) + 1
+    lines += [
+        (class_colour(index), f"{label} × {count}")
+        for (index, label), count in sorted(counts.items())
+    ]
+    if any(f.tentative for f in findings):
+        lines.append((None, f"dashed, ?: tentative, below {prediction.firm_confidence:g}"))
+    if analysis.bundle.caveat:
+        lines.append((None, analysis.bundle.caveat))
+    lines.append((None, "Research software, never a diagnosis."))
+
+    measure = ImageDraw.Draw(picture)
+    line_height = round(measure.textbbox((0, 0), "Ag×", font=style.font)[3]) + 2 * style.pad
+    rows: list[tuple[RGB | None, str]] = []
+    for colour, text in lines:
+        indent = 2 * style.pad + (line_height if colour else 0)
+        wrapped = _wrap(measure, text, style, picture.width - indent)
+        rows += [(colour if n == 0 else None, part) for n, part in enumerate(wrapped)]
+    result = Image.new(
+        "RGB", (picture.width, picture.height + len(rows) * line_height + style.pad), _BACKGROUND
+    )
+    result.paste(picture, (0, 0))
+    canvas = ImageDraw.Draw(result)
+    y = picture.height + style.pad
+    for colour, text in rows:
+        x = style.pad
+        if colour is not None:
+            side = line_height - 2 * style.pad
+            canvas.rectangle((x, y + style.pad, x + side, y + style.pad + side), fill=colour)
+            x += line_height
+        canvas.text((x, y), text, font=style.font, fill=_FOREGROUND)
+        y += line_height
+    return result
+
+
+def _wrap(canvas: ImageDraw.ImageDraw, text: str, style: _Style, width: int) -> list[str]:
+    """The text in lines that fit; a single word that does not is left whole."""
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and canvas.textlength(longer, font=style.font) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines

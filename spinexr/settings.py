@@ -1,0 +1,176 @@
+"""Settings: the only reader of the environment.
+
+Every value is checked when it is read. A variable that starts with SPINEXR_ and is not known is an
+error too: a misspelt setting must not be silently without effect.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from spinexr.domain import DetectPolicy
+from spinexr.errors import ConfigurationError
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+MEBIBYTE = 1024 * 1024
+
+
+def _integer(minimum: int, maximum: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        value = int(text)
+        if not minimum <= value <= maximum:
+            raise ValueError
+        return value
+
+    parse.__doc__ = f"a whole number from {minimum} to {maximum}"
+    return parse
+
+
+def _choice(*allowed: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text.lower() not in allowed:
+            raise ValueError
+        return text.lower()
+
+    parse.__doc__ = "one of " + ", ".join(allowed)
+    return parse
+
+
+def _detect(text: str) -> DetectPolicy:
+    """one of when_abnormal, always"""
+    return DetectPolicy(text.lower())
+
+
+def _host(text: str) -> str:
+    """a host name or address to listen on, such as 127.0.0.1 or 0.0.0.0"""
+    if not text or any(c.isspace() or c in "/@" for c in text):
+        raise ValueError
+    return text
+
+
+def _path(text: str) -> Path:
+    """a folder"""
+    if not text or "\0" in text:
+        raise ValueError
+    return Path(text).expanduser()
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    """origins such as https://reader.example, separated by commas"""
+    origins = tuple(part.strip().rstrip("/") for part in text.split(",") if part.strip())
+    for origin in origins:
+        parts = urlsplit(origin)
+        if parts.scheme not in ("http", "https") or not parts.netloc or parts.path:
+            raise ValueError
+    return origins
+
+
+def _as_text(value: Any) -> str:
+    return ",".join(value) if isinstance(value, tuple) else str(value)
+
+
+def _setting(
+    default: Any, parse: Callable[[str], Any], about: str, *, variable: str | None = None
+) -> Any:
+    return field(default=default, metadata={"parse": parse, "about": about, "variable": variable})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All settings of a SpineXR process. An MB of the settings is 1,048,576 bytes."""
+
+    weights: Path = _setting(
+        PROJECT_ROOT, _path, "folder that holds `ensemble output/` and `detection output/`"
+    )
+    uploads: Path = _setting(
+        PROJECT_ROOT / "uploads", _path, "spool of uploads in flight, empty between requests"
+    )
+    host: str = _setting("127.0.0.1", _host, "address to listen on")
+    port: int = _setting(5000, _integer(1, 65535), "port to listen on", variable="PORT")
+    max_upload_mb: int = _setting(16, _integer(1, 1024), "largest file accepted, in MB")
+    max_megapixels: int = _setting(40, _integer(1, 400), "largest image accepted, in megapixels")
+    detect: DetectPolicy = _setting(
+        DetectPolicy.WHEN_ABNORMAL, _detect, "when the lesion detector runs: when_abnormal, always"
+    )
+    device: str = _setting("auto", _choice("auto", "cpu", "cuda", "mps"), "where the networks run")
+    inference_threads: int = _setting(
+        0, _integer(0, 256), "processor threads for the networks; 0 means all cores"
+    )
+    queue: int = _setting(
+        8, _integer(1, 1000), "analyses that may run or wait at once; more are answered 503"
+    )
+    web_threads: int = _setting(8, _integer(1, 256), "requests handled at once by the web server")
+    graceful_timeout_s: int = _setting(
+        20, _integer(1, 600), "seconds that requests in flight get to finish at shutdown"
+    )
+    cors_origins: tuple[str, ...] = _setting(
+        (), _origins, "origins whose pages may call the API; none by default"
+    )
+    log_level: str = _setting(
+        "info", _choice("debug", "info", "warning", "error"), "how much is logged"
+    )
+
+    @property
+    def max_upload_bytes(self) -> int:
+        return self.max_upload_mb * MEBIBYTE
+
+    @property
+    def max_pixels(self) -> int:
+        return self.max_megapixels * 1_000_000
+
+    def to_env(self) -> dict[str, str]:
+        """The environment that `from_env` reads these settings from."""
+        return {variable: _as_text(getattr(self, f)) for variable, f in self.variables().items()}
+
+    @classmethod
+    def variables(cls) -> dict[str, str]:
+        """Environment variable → field name. `PORT` alone has no prefix: hosts set it."""
+        return {f.metadata["variable"] or f"SPINEXR_{f.name.upper()}": f.name for f in fields(cls)}
+
+    @classmethod
+    def describe(cls) -> list[tuple[str, str, str]]:
+        """(variable, default, what it is) of every setting, for documents and `doctor`."""
+        by_name = {f.name: f for f in fields(cls)}
+        rows = []
+        for variable, name in cls.variables().items():
+            default = by_name[name].default
+            if isinstance(default, Path):
+                relative = default.relative_to(PROJECT_ROOT).as_posix()
+                default = "the project folder" if relative == "." else f"{relative}/"
+            elif isinstance(default, tuple):
+                default = ", ".join(default) or "none"
+            rows.append((variable, str(default), by_name[name].metadata["about"]))
+        return rows
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> Self:
+        """Read and check every setting; an empty variable counts as not set.
+
+        Raises:
+            ConfigurationError: a value is nonsensical, or a SPINEXR_ variable is not known.
+        """
+        variables = cls.variables()
+        by_name = {f.name: f for f in fields(cls)}
+        unknown = sorted(k for k in environ if k.startswith("SPINEXR_") and k not in variables)
+        if unknown:
+            close = difflib.get_close_matches(unknown[0], variables, n=1)
+            hint = f" Did you mean {close[0]}?" if close else ""
+            raise ConfigurationError(f"{unknown[0]} is not a setting of SpineXR.{hint}")
+        values: dict[str, Any] = {}
+        for variable, name in variables.items():
+            text = environ.get(variable, "").strip()
+            if not text:
+                continue
+            parse = by_name[name].metadata["parse"]
+            try:
+                values[name] = parse(text)
+            except ValueError as e:
+                raise ConfigurationError(
+                    f"{variable}={text!r} is not valid: it must be {parse.__doc__}."
+                ) from e
+        return cls(**values)

@@ -1,0 +1,188 @@
+"""Untrained bundles of full-size networks: for tests, benchmarks and load, never for results."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from spinexr.inference.bundle import (
+    DETECTION_FOLDER,
+    ENSEMBLE_FOLDER,
+    MANIFEST,
+    STANDARD_DETECTION,
+    STANDARD_ENSEMBLE,
+    sha256_of,
+)
+from spinexr.inference.engines import torch_runtime
+
+torch_runtime.prepare()
+
+import timm  # noqa: E402  (the runtime must be prepared first)
+from ultralytics.nn.tasks import DetectionModel  # noqa: E402
+
+DETECTORS = ("yolo11n", "yolo11s", "yolo11m", "yolo11l", "yolo11x")
+
+# The seven classes of VinDr-SpineXR, in its spelling.
+CLASSES = (
+    "Osteophytes",
+    "Disc space narrowing",
+    "Surgical implant",
+    "Foraminal stenosis",
+    "Spondylolysthesis",
+    "Vertebral collapse",
+    "Other lesions",
+)
+
+_SETTLE_PASSES = 4
+_SETTLE_BATCH = 4
+_DETECTOR_SIDE = 320
+_LOGIT_DEVIATION = 0.2  # of a classifier's logit over textures
+
+
+def write_untrained_bundle(
+    root: Path,
+    *,
+    detector: str = "yolo11n",
+    size: int = 224,
+    seed: int = 0,
+    abnormal: bool | None = None,
+    boxes: int | None = None,
+) -> None:
+    """Write a bundle of the standard layout with random weights, marked as untrained.
+
+    Args:
+        root: gets `ensemble output/` and `detection output/`.
+        detector: scale of the YOLO11 detector.
+        size: input side of the classifiers in pixels.
+        seed: same seed, same weights on the same torch.
+        abnormal: shift the classifiers' biases until images are called abnormal (True) or normal
+            (False); None leaves them undecided.
+        boxes: shift the detector's class biases until about this many anchors (before suppression)
+            exceed the firm confidence on textures, 0 for none; None leaves them.
+
+    Raises:
+        FileExistsError: a checkpoint or manifest is already there; nothing is overwritten.
+    """
+    ensemble, detection = _manifests(detector, size)
+    folders = (root / ENSEMBLE_FOLDER, root / DETECTION_FOLDER)
+    targets = [folders[0] / m["file"] for m in ensemble["members"]]
+    targets += [folders[1] / detection["file"], *(folder / MANIFEST for folder in folders)]
+    if existing := [t for t in targets if t.exists()]:
+        raise FileExistsError(f"{existing[0]} exists; choose an empty folder.")
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for member in ensemble["members"]:
+            file = folders[0] / member["file"]
+            file.parent.mkdir(parents=True, exist_ok=True)
+            model = _classifier(member["architecture"], size, abnormal)
+            torch.save(model.state_dict(), file)
+            member["sha256"] = sha256_of(file)
+        file = folders[1] / detection["file"]
+        file.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({"model": _detector(detector, boxes), "epoch": -1, "train_args": {}}, file)
+        detection["sha256"] = sha256_of(file)
+    for folder, manifest in zip(folders, (ensemble, detection), strict=True):
+        text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
+        (folder / MANIFEST).write_text(text, encoding="utf-8")
+
+
+def _manifests(detector: str, size: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    ensemble: dict[str, Any] = copy.deepcopy(dict(STANDARD_ENSEMBLE))
+    detection: dict[str, Any] = copy.deepcopy(dict(STANDARD_DETECTION))
+    ensemble["preprocessing"]["size"] = size
+    detection.update(architecture=detector, classes=list(CLASSES))
+    for manifest in (ensemble, detection):
+        manifest.update(
+            name="untrained",
+            licence="MIT",
+            intended_use="tests and benchmarks; results mean nothing",
+            provenance={"training_data": "none", "description": "random weights, never trained"},
+        )
+    return ensemble, detection
+
+
+def _classifier(architecture: str, size: int, abnormal: bool | None) -> torch.nn.Module:
+    model: torch.nn.Module = timm.create_model(architecture, pretrained=False, num_classes=1)
+    standard = STANDARD_ENSEMBLE["preprocessing"]
+    mean, std = (torch.tensor(standard[k])[:, None, None] for k in ("mean", "std"))
+
+    def textures() -> torch.Tensor:
+        return (_textures(size) - mean) / std
+
+    _settle_statistics(model, textures)
+    head: Any = model.get_classifier()  # type: ignore[operator]  # timm's own method
+    with torch.no_grad():
+        logits = model(torch.cat([textures(), textures()]))[:, 0]
+        scale = _LOGIT_DEVIATION / float(logits.std())
+        head.weight *= scale
+        head.bias *= scale
+        # Ten deviations decide nearly any image.
+        center = 0.0 if abnormal is None else 10 * _LOGIT_DEVIATION * (1 if abnormal else -1)
+        head.bias += center - scale * float(logits.mean())
+    return model
+
+
+def _detector(scale: str, boxes: int | None) -> torch.nn.Module:
+    model: Any = DetectionModel(f"{scale}.yaml", nc=len(CLASSES), verbose=False)
+    model.names = dict(enumerate(CLASSES))
+    _settle_statistics(model, lambda: _textures(_DETECTOR_SIDE))
+    if boxes is not None:
+        branches = [branch[-1] for branch in model.model[-1].cv3]
+        with torch.no_grad():
+            logits = _class_logits(model)
+            for layer in branches:
+                layer.weight /= logits.std()
+            ranked = _class_logits(model).amax(1).sort(dim=1, descending=True).values.mean(0)
+            # -1.0986 is the logit of 0.25; for no boxes, a margin that no image overcomes.
+            shift = -1.0986 - float(ranked[boxes]) if boxes else -16.0 - float(ranked[0])
+            for layer in branches:
+                layer.bias += shift
+    return model  # type: ignore[no-any-return]
+
+
+def _class_logits(model: torch.nn.Module) -> torch.Tensor:
+    """(batch, classes, anchors)"""
+    return torch.logit(model(_textures(_DETECTOR_SIDE))[0][:, 4:], eps=1e-6)
+
+
+def _settle_statistics(model: torch.nn.Module, images: Callable[[], torch.Tensor]) -> None:
+    """Set batch-norm statistics from a few passes: raw random networks overflow."""
+    norms = [m for m in model.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
+    momenta = [m.momentum for m in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # cumulative mean over the passes
+    model.train()
+    with torch.no_grad():
+        for _ in range(_SETTLE_PASSES):
+            model(images())
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    model.eval()
+
+
+def _textures(side: int) -> torch.Tensor:
+    """(batch, 3, side, side) in 0–1: grey textures of several scales around a bright column."""
+    layers = []
+    for cells in (2, 4, 16, max(side // 4, 2), side):
+        coarse = torch.rand(_SETTLE_BATCH, 1, cells, cells)
+        layers.append(
+            torch.nn.functional.interpolate(
+                coarse, size=(side, side), mode="bilinear", align_corners=False
+            )
+        )
+    layers.append((layers[2] > 0.7).float())  # hard edges
+    across = torch.linspace(-1, 1, side)
+    width = 0.2 + 0.5 * torch.rand(_SETTLE_BATCH, 1, 1, 1)
+    layers.append(torch.exp(-((across / width) ** 2)).expand(-1, 1, side, side))
+    weights = torch.rand(_SETTLE_BATCH, len(layers), 1, 1)
+    weights[:, -1] += 1.0
+    mixed = (torch.cat(layers, 1) * weights).sum(1, keepdim=True)
+    low, high = mixed.amin((2, 3), keepdim=True), mixed.amax((2, 3), keepdim=True)
+    return ((mixed - low) / (high - low)).repeat(1, 3, 1, 1)

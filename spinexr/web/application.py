@@ -1,0 +1,66 @@
+"""The application factory."""
+
+from __future__ import annotations
+
+import logging
+
+from flask import Flask
+
+from spinexr import DISCLAIMER, __version__
+from spinexr.settings import PROJECT_ROOT, Settings
+from spinexr.web import errors, health, pages, presentation, requests, security, upload
+from spinexr.web.models import Models
+from spinexr.web.state import EXTENSION, State
+
+# Multipart boundaries and field headers around a file of the largest size.
+_MULTIPART_OVERHEAD_BYTES = 64 * 1024
+# One file and a few options; more parts are an attack on the parser.
+_MAX_FORM_PARTS = 16
+
+
+def create_app(settings: Settings | None = None, *, models: Models | None = None) -> Flask:
+    """Build the application and start loading its models.
+
+    Args:
+        settings: defaults to `Settings()`, not to the environment.
+        models: a loader to use instead of one for `settings.weights`.
+    """
+    settings = settings or Settings()
+    app = Flask(
+        "spinexr",
+        root_path=str(PROJECT_ROOT),
+        template_folder="templates",
+        static_folder="static",
+    )
+    app.request_class = requests.request_class(settings.uploads)
+    app.config.update(
+        MAX_CONTENT_LENGTH=settings.max_upload_bytes + _MULTIPART_OVERHEAD_BYTES,
+        MAX_FORM_PARTS=_MAX_FORM_PARTS,
+    )
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # of Flask's default provider
+    _log_to_stderr(settings.log_level)
+    requests.sweep(settings.uploads)
+    if models is None:
+        models = Models.for_settings(settings)
+    app.extensions[EXTENSION] = State(settings=settings, models=models)
+
+    app.context_processor(lambda: {"disclaimer": DISCLAIMER, "version": __version__})
+    presentation.register(app)
+    requests.register(app)
+    security.register(app, cors_origins=settings.cors_origins)
+    errors.register(app)
+    app.register_blueprint(pages.blueprint)
+    app.register_blueprint(upload.blueprint)
+    app.register_blueprint(health.blueprint)
+    models.start()
+    return app
+
+
+def _log_to_stderr(level: str) -> None:
+    logger = logging.getLogger("spinexr")
+    logger.setLevel(level.upper())
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logger.addHandler(handler)
+        logger.propagate = False

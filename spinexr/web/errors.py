@@ -1,0 +1,140 @@
+"""The one mapping from exceptions to HTTP answers: problem+json (RFC 9457) or a page."""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+
+from flask import Flask, Response, g, jsonify, render_template, request
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+
+from spinexr.errors import (
+    BusyError,
+    ConfigurationError,
+    ModelsNotReadyError,
+    NotDicomError,
+    NotReadyError,
+    RequestError,
+    SpineXRError,
+    TooLargeError,
+    UnanalysableError,
+)
+from spinexr.web.requests import describe_fault, note_error
+from spinexr.web.state import state
+
+_log = logging.getLogger("spinexr.web")
+
+STATUS_OF_FAMILY: dict[type[SpineXRError], HTTPStatus] = {
+    RequestError: HTTPStatus.BAD_REQUEST,
+    TooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    NotDicomError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    UnanalysableError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    NotReadyError: HTTPStatus.SERVICE_UNAVAILABLE,
+    ConfigurationError: HTTPStatus.INTERNAL_SERVER_ERROR,
+}
+RETRY_AFTER_S: dict[type[SpineXRError], int] = {BusyError: 2, ModelsNotReadyError: 10}
+_RETRY_AFTER_DEFAULT_S = 30
+
+
+def register(app: Flask) -> None:
+    """Answer every exception here and nowhere else."""
+    app.register_error_handler(SpineXRError, _refusal)
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(Exception, _fault)
+
+
+def status_of(error: SpineXRError) -> HTTPStatus:
+    """The HTTP status of the error's family."""
+    for family, status in STATUS_OF_FAMILY.items():
+        if isinstance(error, family):
+            return status
+    return HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+def too_large() -> TooLargeError:
+    """The error for more bytes than the setting allows."""
+    limit = state().settings.max_upload_mb
+    return TooLargeError(f"The file is larger than {limit} MB, the most that is accepted.")
+
+
+def _refusal(error: SpineXRError) -> Response:
+    problems = error.problems if isinstance(error, ModelsNotReadyError) else ()
+    response = _answer(
+        status_of(error),
+        error.code,
+        error.title,
+        error.message,
+        [{"code": p.code, "message": p.message, "file": p.file} for p in problems],
+    )
+    if isinstance(error, NotReadyError):
+        seconds = RETRY_AFTER_S.get(type(error), _RETRY_AFTER_DEFAULT_S)
+        response.headers["Retry-After"] = str(seconds)
+    return response
+
+
+def _http_error(error: HTTPException) -> Response:
+    if isinstance(error, RequestEntityTooLarge):
+        # Also raised for too many form parts and for form fields of many bytes.
+        length = request.content_length or 0
+        limit = state().settings.max_upload_bytes
+        if length > limit:
+            return _refusal(too_large())
+        return _refusal(RequestError("The form has more or longer fields than a file and options."))
+    status = HTTPStatus(error.code or 500)
+    response = _answer(
+        status,
+        status.phrase.lower().replace(" ", "_").replace("-", "_"),
+        status.phrase,
+        error.description or status.description,
+        [],
+    )
+    for name, value in error.get_headers():
+        if name in ("Allow", "Retry-After"):
+            response.headers[name] = value
+    return response
+
+
+def _fault(error: Exception) -> Response:
+    _log.error("request=%s fault: %s", g.get("request_id", "-"), describe_fault(error))
+    return _answer(
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+        "internal_error",
+        "Something went wrong on the server",
+        "No result was produced. Try again; if it happens again, report it with the request id "
+        f"{g.get('request_id', '-')}.",
+        [],
+    )
+
+
+def _answer(
+    status: HTTPStatus, code: str, title: str, detail: str, problems: list[dict[str, str | None]]
+) -> Response:
+    note_error(code)
+    if _wants_page():
+        page = render_template(
+            "error.html", status=status.value, code=code, title=title, detail=detail,
+            problems=problems,
+        )  # fmt: skip
+        response = Response(page, status=status, content_type="text/html; charset=utf-8")
+    else:
+        body: dict[str, object] = {
+            "type": "about:blank",
+            "status": status.value,
+            "code": code,
+            "title": title,
+            "detail": detail,
+        }
+        if problems:
+            body["problems"] = problems
+        response = jsonify(body)
+        response.status_code = status.value
+        response.content_type = "application/problem+json"
+    response.vary.add("Accept")
+    return response
+
+
+def _wants_page() -> bool:
+    """Browsers name text/html; `*/*` alone is a program."""
+    accept = request.accept_mimetypes
+    page = max((q for value, q in accept if value in ("text/html", "text/*")), default=0.0)
+    return page > 0 and page >= max(accept["application/json"], accept["application/problem+json"])

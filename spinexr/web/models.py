@@ -1,0 +1,84 @@
+"""The models of the process: loaded once, in the background, so that the server answers at once."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from time import perf_counter
+
+from spinexr.errors import ModelsNotReadyError, Problem
+from spinexr.inference.loading import load_predictor
+from spinexr.inference.predictor import Predictor
+from spinexr.settings import Settings
+
+_log = logging.getLogger("spinexr.models")
+
+_STARTING = ModelsNotReadyError(
+    "The models are being loaded. Try again in a few seconds.",
+    [Problem("starting", "The models are being loaded.")],
+)
+
+
+class Models:
+    """Loading, ready or failed; every state but ready is an error that says what is wrong."""
+
+    def __init__(self, load: Callable[[], Predictor]) -> None:
+        self._load = load
+        self._outcome: Predictor | ModelsNotReadyError = _STARTING
+        self._thread = threading.Thread(target=self._run, name="spinexr-loading", daemon=True)
+
+    @classmethod
+    def for_settings(cls, settings: Settings) -> Models:
+        """Models of the bundle below `settings.weights`."""
+        return cls(
+            lambda: load_predictor(
+                settings.weights,
+                device=settings.device,
+                threads=settings.inference_threads,
+                queue=settings.queue,
+            )
+        )
+
+    def start(self) -> None:
+        """Begin to load; returns at once."""
+        self._thread.start()
+
+    def wait(self, timeout_s: float | None = None) -> None:
+        """Until loading has ended, well or not."""
+        self._thread.join(timeout_s)
+
+    def predictor(self) -> Predictor:
+        """The loaded predictor.
+
+        Raises:
+            ModelsNotReadyError: still loading, or loading failed.
+        """
+        if isinstance(self._outcome, ModelsNotReadyError):
+            # A new object each time: a raised exception collects the traceback of its request.
+            raise ModelsNotReadyError(self._outcome.message, self._outcome.problems)
+        return self._outcome
+
+    @property
+    def starting(self) -> bool:
+        return self._outcome is _STARTING
+
+    def _run(self) -> None:
+        start = perf_counter()
+        try:
+            self._outcome = self._load()
+        except ModelsNotReadyError as e:
+            _log.error("models not ready: %s", e.message)
+            self._outcome = e
+        # Anything else is a fault of this program; the server must still say that it is not ready.
+        except Exception as e:
+            _log.exception("models not ready: loading failed")
+            message = f"The models cannot be loaded: {type(e).__name__}. The log says more."
+            self._outcome = ModelsNotReadyError(message, [Problem("load_failed", message)])
+        else:
+            _log.info(
+                "models ready after %.1f s: bundle %r on %s",
+                perf_counter() - start,
+                self._outcome.bundle.name,
+                self._outcome.engine.device,
+            )

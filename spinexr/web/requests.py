@@ -1,0 +1,84 @@
+"""Requests: where their bytes wait, what is logged of them, and what is left of them (nothing)."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import tempfile
+from pathlib import Path
+from time import perf_counter
+from typing import IO, Any
+
+from flask import Flask, Request, Response, g, request
+
+_log = logging.getLogger("spinexr.web")
+
+_SPOOL_PREFIX = "spool-"
+
+
+def request_class(uploads: Path) -> type[Request]:
+    """A request class whose uploaded files wait in `uploads`.
+
+    The files have no name where the system can do that (Linux) and a random one that is removed
+    at once elsewhere, so nothing survives a request, nor the process.
+    """
+
+    class SpooledRequest(Request):
+        def _get_file_stream(
+            self,
+            total_content_length: int | None,
+            content_type: str | None,
+            filename: str | None = None,
+            content_length: int | None = None,
+        ) -> IO[bytes]:
+            return tempfile.TemporaryFile(dir=uploads, prefix=_SPOOL_PREFIX)
+
+    return SpooledRequest
+
+
+def sweep(uploads: Path) -> None:
+    """Make the spool exist, and remove what a killed process may have left."""
+    uploads.mkdir(parents=True, exist_ok=True)
+    for leftover in uploads.glob(f"{_SPOOL_PREFIX}*"):
+        leftover.unlink(missing_ok=True)
+
+
+def register(app: Flask) -> None:
+    """Give each request a random id, and log its outcome without anything it carried."""
+
+    @app.before_request
+    def begin() -> None:
+        g.request_id = secrets.token_hex(8)
+        g.started = perf_counter()
+
+    @app.after_request
+    def end(response: Response) -> Response:
+        response.headers["X-Request-Id"] = g.get("request_id", "")
+        took_ms = (perf_counter() - g.started) * 1000.0 if "started" in g else 0.0
+        # The endpoint, not the path: a path is the client's text.
+        _log.info(
+            "request=%s %s %s %d %s %.0f ms",
+            g.get("request_id", "-"),
+            request.method if request.method.isalpha() else "-",
+            request.endpoint or "-",
+            response.status_code,
+            g.get("error_code", "ok"),
+            took_ms,
+        )
+        return response
+
+
+def note_error(code: str) -> None:
+    """Put the code of the error into the request's log line."""
+    g.error_code = code
+
+
+def describe_fault(error: BaseException) -> str:
+    """Type and places of an unexpected error, without its message, which may quote a patient."""
+    places: list[Any] = []
+    trace = error.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        places.append(f"{Path(code.co_filename).name}:{trace.tb_lineno} {code.co_name}")
+        trace = trace.tb_next
+    return f"{type(error).__name__} at " + " < ".join(reversed(places))

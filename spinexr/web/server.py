@@ -1,0 +1,41 @@
+"""Start the production server in the place of this process."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from spinexr.settings import PROJECT_ROOT, Settings
+
+
+def serve(settings: Settings) -> None:
+    """Become gunicorn with the project's configuration; on Windows, run Flask's own server.
+
+    The environment is the settings' only source in the server process, so `settings` is written
+    back to it. Does not return where gunicorn runs.
+    """
+    environment = {**os.environ, **settings.to_env()}
+    print(f"SpineXR on http://{_browsable(settings.host)}:{settings.port}", flush=True)
+    if sys.platform == "win32":  # gunicorn needs fork
+        from spinexr.web import create_app
+
+        create_app(settings).run(host=settings.host, port=settings.port, threaded=True)
+        return
+    arguments = [
+        sys.executable,
+        "-m",
+        "gunicorn",
+        "--config",
+        str(PROJECT_ROOT / "gunicorn.conf.py"),
+        "--chdir",
+        str(PROJECT_ROOT),
+        "app:app",
+    ]
+    os.execve(sys.executable, arguments, environment)  # noqa: S606  (no shell is meant)
+
+
+def _browsable(host: str) -> str:
+    """The address a person can open."""
+    if host in ("127.0.0.1", "0.0.0.0", "::", "::1"):  # noqa: S104  (only compared)
+        return "localhost"
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,24 @@
+"""What the application holds, in one typed place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+from flask import current_app
+
+from spinexr.settings import Settings
+from spinexr.web.models import Models
+
+EXTENSION = "spinexr"
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    settings: Settings
+    models: Models
+
+
+def state() -> State:
+    """The state of the current application."""
+    return cast(State, current_app.extensions[EXTENSION])

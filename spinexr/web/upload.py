@@ -1,0 +1,105 @@
+"""POST /upload: one radiograph in, a page or a JSON document out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import PurePosixPath, PureWindowsPath
+
+from flask import Blueprint, Request, Response, jsonify, render_template, request
+
+from spinexr.analysis import analyse
+from spinexr.domain import DetectPolicy
+from spinexr.errors import (
+    FileMissingError,
+    InvalidOptionError,
+    SeveralFilesError,
+    UnsupportedExtensionError,
+)
+from spinexr.reporting import as_json, overlay
+from spinexr.web.errors import too_large
+from spinexr.web.state import state
+
+blueprint = Blueprint("upload", __name__)
+
+ACCEPTED_EXTENSIONS = (".dcm", ".dicom")
+_YES, _NO = ("1", "true", "on", "yes"), ("", "0", "false", "off", "no")
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """What a client asks for."""
+
+    data: bytes
+    detect: DetectPolicy
+    allow_other_body_part: bool
+
+
+@blueprint.post("/upload")
+def upload() -> Response:
+    settings = state().settings
+    predictor = state().models.predictor()
+    wanted = parse(request, settings.max_upload_bytes, settings.detect)
+    analysis = analyse(
+        wanted.data,
+        predictor=predictor,
+        max_pixels=settings.max_pixels,
+        detect=wanted.detect,
+        allow_other_body_part=wanted.allow_other_body_part,
+    )
+    document = as_json.document(analysis, image=overlay.as_jpeg(analysis))
+    if _wants_json(request):
+        response = jsonify(document)
+    else:
+        response = Response(render_template("result.html", result=document))
+    response.vary.add("Accept")
+    return response
+
+
+def parse(request: Request, max_bytes: int, default_detect: DetectPolicy) -> Upload:
+    """Read the form: `file`, and the options `detect` and `allow_other_body_part`.
+
+    Raises:
+        FileMissingError, SeveralFilesError, InvalidOptionError, UnsupportedExtensionError,
+        TooLargeError.
+    """
+    files = [f for f in request.files.getlist("file") if f.filename]
+    if not files:
+        raise FileMissingError(
+            "Send the radiograph as multipart/form-data in the field “file”, with a file name."
+        )
+    if len(files) > 1 or len(list(request.files.items(multi=True))) > 1:
+        raise SeveralFilesError("Send one radiograph per request.")
+    file = files[0]
+    _check_extension(file.filename or "")
+    detect = request.values.get("detect", "")
+    allow = request.values.get("allow_other_body_part", "").lower()
+    if detect not in ("", *DetectPolicy):
+        raise InvalidOptionError(f"detect must be one of {', '.join(DetectPolicy)}.")
+    if allow not in _YES + _NO:
+        raise InvalidOptionError("allow_other_body_part must be 1 or 0.")
+    data = file.stream.read(max_bytes + 1)
+    if len(data) > max_bytes:
+        raise too_large()
+    return Upload(
+        data=data,
+        detect=DetectPolicy(detect) if detect else default_detect,
+        allow_other_body_part=allow in _YES,
+    )
+
+
+def _check_extension(filename: str) -> None:
+    """Accept .dcm, .dicom and none. The name is used for nothing else."""
+    name = PurePosixPath(PureWindowsPath(filename).as_posix()).name
+    suffix = PurePosixPath(name).suffix.lower()
+    # 1.2.840.10008.5 is a UID, as archives name their files: what follows its last dot is no type.
+    if suffix in ("", *ACCEPTED_EXTENSIONS) or suffix[1:].isdigit():
+        return
+    raise UnsupportedExtensionError(
+        "The file name ends in something other than .dcm or .dicom. Choose a DICOM file; pictures "
+        "such as PNG or JPEG lack what the analysis needs."
+    )
+
+
+def _wants_json(request: Request) -> bool:
+    best = request.accept_mimetypes.best_match(["text/html", "application/json"])
+    return best == "application/json"
