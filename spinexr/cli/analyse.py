@@ -63,9 +63,9 @@ def analyse(
 
     failed = False
     names = _output_names(files)
-    # Shown only where there is something to wait for, on a terminal, beside the answers.
+    watched = len(files) > 1 and sys.stderr.isatty()
     with click.progressbar(
-        length=len(files), label="Analysing", file=sys.stderr, hidden=len(files) == 1
+        length=len(files), label="Analysing", file=sys.stderr, hidden=not watched, show_pos=True
     ) as progress:
         for file, name in zip(files, names, strict=True):
             try:
@@ -73,12 +73,15 @@ def analyse(
                 text = json.dumps(_document(analysis), ensure_ascii=False)
                 if out is not None:
                     _write(out, name, analysis, text)
+                _clear_line(watched)
                 click.echo(text if as_lines else f"{file}: {_summary(analysis)}")
             except SpineXRError as e:
                 failed = True
+                _clear_line(watched)
                 click.echo(f"{file}: {e.message} [{e.code}]", err=True)
             except OSError as e:
                 failed = True
+                _clear_line(watched)
                 click.echo(f"{file}: {e.strerror or e}", err=True)
             progress.update(1)
     sys.exit(FAILED if failed else 0)
@@ -101,6 +104,12 @@ def _analyse_file(
         detect=settings.detect,
         allow_other_body_part=allow_other_body_part,
     )
+
+
+def _clear_line(watched: bool) -> None:
+    """Make room for an answer where the progress bar stands; the next step draws it again."""
+    if watched:
+        click.echo("\r\033[K", nl=False, err=True)
 
 
 def _document(analysis: Analysis) -> dict[str, object]:

@@ -82,7 +82,7 @@ def decode(dataset: Dataset, *, max_pixels: int) -> npt.NDArray[np.integer[Any]]
     _refuse_too_large(rows, columns, max_pixels, "the header")
     try:
         if syntax in DECODER_DEPENDENCIES:
-            _check_codestream_size(dataset, rows, columns, max_pixels)
+            _check_codestream(dataset, rows, columns, max_pixels)
         array, _ = get_decoder(syntax).as_array(
             dataset,
             index=0,
@@ -105,9 +105,18 @@ def decode(dataset: Dataset, *, max_pixels: int) -> npt.NDArray[np.integer[Any]]
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
-def _check_codestream_size(dataset: Dataset, rows: int, columns: int, max_pixels: int) -> None:
-    """A codestream may claim 65535 × 65535 under honest-looking tags, so ask it before decoding."""
+def _check_codestream(dataset: Dataset, rows: int, columns: int, max_pixels: int) -> None:
+    """Refuse what is cut off, and a size other than the header's, before anything is decoded.
+
+    A codestream may claim 65535 × 65535 under honest-looking tags.
+    """
     frame = next(generate_frames(dataset.PixelData, number_of_frames=1))
+    # All three families end with FFD9, then padding. JPEG decoders make up what is cut off.
+    if not frame.rstrip(b"\x00\xff").endswith(b"\xd9"):
+        raise CorruptDicomError(
+            "The compressed image data (7FE0,0010) end too early. "
+            "The file is incomplete: export or copy it again."
+        )
     size = codestream_size(frame)
     if size is None:
         raise CorruptDicomError(

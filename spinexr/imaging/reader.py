@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydicom.dataset import Dataset
+
 from spinexr.domain import Radiograph
 from spinexr.imaging import codecs, dicom, display, gate, header
 
@@ -23,6 +25,19 @@ def read(data: bytes, *, max_pixels: int, allow_other_body_part: bool = False) -
         UnanalysableError: they are, but hold no single, readable, greyscale spine radiograph.
     """
     dataset = dicom.parse(data, max_inflated_bytes=2 * max_pixels + _HEADER_BYTES)
+    return radiograph_from(
+        dataset, max_pixels=max_pixels, allow_other_body_part=allow_other_body_part
+    )
+
+
+def radiograph_from(
+    dataset: Dataset, *, max_pixels: int, allow_other_body_part: bool = False
+) -> Radiograph:
+    """As `read`, from a dataset that `dicom.parse` returned.
+
+    Raises:
+        UnanalysableError: no single, readable, greyscale spine radiograph.
+    """
     notices = gate.check_header(dataset, allow_other_body_part=allow_other_body_part)
     stored = codecs.decode(dataset, max_pixels=max_pixels)
     gate.check_pixels(stored)

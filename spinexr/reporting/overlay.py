@@ -213,7 +213,7 @@ def _with_legend(picture: Image.Image, analysis: Analysis, style: _Style) -> Ima
         key = (finding.class_index, finding.label)
         counts[key] = counts.get(key, 0) + 1
     lines += [
-        (class_colour(index), f"{label} × {count}")
+        (class_colour(index), f"{label} ({count})")
         for (index, label), count in sorted(counts.items())
     ]
     if any(f.tentative for f in findings):
@@ -223,7 +223,7 @@ def _with_legend(picture: Image.Image, analysis: Analysis, style: _Style) -> Ima
     lines.append((None, "Research software, never a diagnosis."))
 
     measure = ImageDraw.Draw(picture)
-    line_height = round(measure.textbbox((0, 0), "Ag×", font=style.font)[3]) + 2 * style.pad
+    line_height = round(measure.textbbox((0, 0), "Ag", font=style.font)[3]) + 2 * style.pad
     rows: list[tuple[RGB | None, str]] = []
     for colour, text in lines:
         indent = 2 * style.pad + (line_height if colour else 0)

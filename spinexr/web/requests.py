@@ -31,7 +31,10 @@ def request_class(uploads: Path) -> type[Request]:
             filename: str | None = None,
             content_length: int | None = None,
         ) -> IO[bytes]:
-            return tempfile.TemporaryFile(dir=uploads, prefix=_SPOOL_PREFIX)
+            # Closed by `discard`, below.
+            stream = tempfile.TemporaryFile(dir=uploads, prefix=_SPOOL_PREFIX)  # noqa: SIM115
+            g.setdefault("spooled", []).append(stream)
+            return stream
 
     return SpooledRequest
 
@@ -50,6 +53,12 @@ def register(app: Flask) -> None:
     def begin() -> None:
         g.request_id = secrets.token_hex(8)
         g.started = perf_counter()
+
+    @app.teardown_request
+    def discard(_error: BaseException | None) -> None:
+        # Parsing may fail half-way, when no one but this holds the files that were begun.
+        for stream in g.pop("spooled", ()):
+            stream.close()
 
     @app.after_request
     def end(response: Response) -> Response:

@@ -1,0 +1,85 @@
+"""Fixtures shared by all tests. Whatever needs full-size networks runs last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from spinexr.inference.predictor import Predictor
+from spinexr.settings import Settings
+from spinexr.web import create_app
+from spinexr.web.models import Models
+from tests.fakes import FakeEngine, fake_bundle
+
+_HEAVY_FIXTURES = ("untrained_root", "real_predictor", "server")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The fast ones first."""
+    items.sort(
+        key=lambda item: any(f in _HEAVY_FIXTURES for f in getattr(item, "fixturenames", ()))
+    )
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    """An engine whose answers the test sets."""
+    return FakeEngine()
+
+
+@pytest.fixture
+def predictor(engine: FakeEngine) -> Iterator[Predictor]:
+    """A predictor over `engine`."""
+    predictor = Predictor(fake_bundle(), engine, queue=2)
+    yield predictor
+    predictor.close()
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Path:
+    """Where `client` keeps uploads in flight."""
+    return tmp_path / "uploads"
+
+
+@pytest.fixture
+def make_app(predictor: Predictor, spool: Path) -> Callable[..., Flask]:
+    """Builds applications over `predictor`, its models loaded; settings as keywords."""
+
+    def make(**settings: object) -> Flask:
+        models = Models(lambda: predictor)
+        app = create_app(Settings(uploads=spool, **settings), models=models)  # type: ignore[arg-type]
+        models.wait()
+        app.testing = False  # the error mapping is under test too
+        return app
+
+    return make
+
+
+@pytest.fixture
+def client(make_app: Callable[..., Flask]) -> FlaskClient:
+    """A client of an application whose models are ready."""
+    return make_app().test_client()
+
+
+@pytest.fixture(scope="session")
+def untrained_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Full-size networks with random weights: calls most images abnormal and finds boxes."""
+    from spinexr.training.untrained import write_untrained_bundle
+
+    root = tmp_path_factory.mktemp("weights")
+    write_untrained_bundle(root, detector="yolo11n", abnormal=True, boxes=60)
+    return root
+
+
+@pytest.fixture(scope="session")
+def real_predictor(untrained_root: Path) -> Iterator[Predictor]:
+    """A predictor over `untrained_root`."""
+    from spinexr.inference.loading import load_predictor
+
+    predictor = load_predictor(untrained_root, device="cpu")
+    yield predictor
+    predictor.close()

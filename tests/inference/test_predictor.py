@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from spinexr.domain import Agreement, DetectPolicy, Photometric, Prediction, Radiograph
+from spinexr.errors import BusyError, ModelOutputError
+from spinexr.inference.bundle import Flip, Intensity
+from spinexr.inference.engines.base import RawDetections
+from spinexr.inference.predictor import Predictor
+from tests import builders
+from tests.fakes import ABNORMAL, NO_BOXES, NORMAL, FakeEngine, fake_bundle, raw
+
+
+def radiograph(seed: int = 0) -> Radiograph:
+    stored = builders.pixels(seed=seed)
+    display = (stored / 4095).astype(np.float32)
+    return Radiograph(stored, display, Photometric.MONOCHROME2, None, ())
+
+
+def set_all(engine: FakeEngine, logit: float) -> None:
+    engine.logits = dict.fromkeys(engine.logits, logit)
+
+
+def ask(predictor: Predictor, detect: DetectPolicy = DetectPolicy.WHEN_ABNORMAL) -> Prediction:
+    return predictor.predict(radiograph(), detect=detect).prediction
+
+
+def test_an_abnormal_image_gets_one_detector_pass_at_the_lower_level(
+    predictor: Predictor, engine: FakeEngine
+) -> None:
+    prediction = ask(predictor)
+    assert prediction.abnormal
+    assert engine.detect_calls == [0.15]
+    assert [f.tentative for f in prediction.findings or ()] == [False, True]
+
+
+def test_a_normal_image_is_not_given_to_the_detector(
+    predictor: Predictor, engine: FakeEngine
+) -> None:
+    set_all(engine, NORMAL)
+    prediction = ask(predictor)
+    assert prediction.decision == "normal"
+    assert prediction.findings is None
+    assert prediction.agreement is Agreement.NOT_COMPARED
+    assert engine.detect_calls == []
+
+
+def test_detect_always_marks_disagreement_on_a_normal_image(
+    predictor: Predictor, engine: FakeEngine
+) -> None:
+    set_all(engine, NORMAL)
+    prediction = ask(predictor, DetectPolicy.ALWAYS)
+    assert [f.confidence for f in prediction.findings or ()] == [pytest.approx(0.8)]
+    assert prediction.agreement is Agreement.FINDINGS_ON_NORMAL
+
+
+def test_abnormal_without_a_box_is_disagreement(predictor: Predictor, engine: FakeEngine) -> None:
+    engine.detections = NO_BOXES
+    assert ask(predictor).agreement is Agreement.ABNORMAL_WITHOUT_FINDINGS
+
+
+def test_the_members_scores_and_weights_are_in_the_answer(predictor: Predictor) -> None:
+    members = ask(predictor).members
+    assert [m.weight for m in members] == [0.42, 0.26, 0.32]
+    assert members[0].probability == pytest.approx(1 / (1 + np.exp(-ABNORMAL)))
+
+
+def test_exactly_at_the_threshold_is_normal() -> None:
+    prediction = Prediction(0.449, 0.449, (), None, 0.25, 0.15)
+    assert prediction.decision == "normal"
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_a_member_that_answers_nonsense_is_an_error_not_a_normal(
+    predictor: Predictor, engine: FakeEngine, bad: float
+) -> None:
+    engine.logits["ResNet50"] = bad
+    with pytest.raises(ModelOutputError, match="ResNet50"):
+        ask(predictor)
+
+
+def test_a_member_that_does_not_answer_is_an_error_not_a_normal(
+    predictor: Predictor, engine: FakeEngine
+) -> None:
+    del engine.logits["ResNet50"]
+    with pytest.raises(ModelOutputError, match="ResNet50"):
+        ask(predictor)
+
+
+def test_a_broken_detector_is_an_error_not_no_findings(
+    predictor: Predictor, engine: FakeEngine
+) -> None:
+    engine.detections = raw((float("nan"), 0, 9, 9, 0.9, 0))
+    with pytest.raises(ModelOutputError):
+        ask(predictor)
+
+
+def test_logits_are_averaged_over_the_bundles_flips(engine: FakeEngine) -> None:
+    predictor = Predictor(fake_bundle(flips=(Flip.NONE, Flip.HORIZONTAL)), engine)
+    ask(predictor)
+    predictor.close()
+    (batch,) = engine.batches
+    assert batch.shape == (2, 3, 32, 32)
+    np.testing.assert_array_equal(batch[1], batch[0][..., ::-1])
+
+
+def test_the_intensity_rule_is_the_bundles(engine: FakeEngine) -> None:
+    stored = builders.pixels()
+    shown = Radiograph(
+        stored, 1 - (stored / 4095).astype(np.float32), Photometric.MONOCHROME2, None, ()
+    )
+    for intensity in Intensity:
+        predictor = Predictor(fake_bundle(intensity=intensity), engine)
+        predictor.predict(shown)
+        predictor.close()
+    by_stored, by_display = engine.batches
+    assert np.corrcoef(by_stored.ravel(), by_display.ravel())[0, 1] < 0
+
+
+def test_stages_are_timed(predictor: Predictor) -> None:
+    timed = predictor.predict(radiograph())
+    assert set(timed.stage_ms) == {"normalise", "classify", "detect"}
+
+
+class BlockingEngine(FakeEngine):
+    """Stands still in `classify` until released, and records how many were in it at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered = threading.Semaphore(0)
+        self.release = threading.Event()
+        self.inside = 0
+        self.most_inside = 0
+
+    def classify(self, batch: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.float32]]:
+        self.inside += 1
+        self.most_inside = max(self.most_inside, self.inside)
+        self.entered.release()
+        self.release.wait(60)
+        self.inside -= 1
+        return super().classify(batch)
+
+    def detect(self, grey: npt.NDArray[np.uint8], *, confidence: float) -> RawDetections:
+        return NO_BOXES
+
+
+@pytest.fixture
+def blocking() -> Iterator[BlockingEngine]:
+    engine = BlockingEngine()
+    yield engine
+    engine.release.set()
+
+
+def test_more_callers_than_the_queue_holds_are_refused_at_once(blocking: BlockingEngine) -> None:
+    predictor = Predictor(fake_bundle(), blocking, queue=1)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(ask, predictor)
+        assert blocking.entered.acquire(timeout=60)
+        with pytest.raises(BusyError):
+            ask(predictor)
+        blocking.release.set()
+        assert running.result(60).abnormal
+    assert ask(predictor).abnormal  # the place is free again
+    predictor.close()
+
+
+def test_a_failed_prediction_gives_its_place_back(engine: FakeEngine) -> None:
+    predictor = Predictor(fake_bundle(), engine, queue=1)
+    engine.logits["ResNet50"] = float("nan")
+    for _ in range(3):
+        with pytest.raises(ModelOutputError):
+            ask(predictor)
+    predictor.close()
+
+
+def test_callers_from_many_threads_are_served_one_at_a_time(blocking: BlockingEngine) -> None:
+    blocking.release.set()
+    predictor = Predictor(fake_bundle(), blocking, queue=16)
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda _: ask(predictor), range(16)))
+    assert all(a == answers[0] for a in answers)
+    assert blocking.most_inside == 1
+    predictor.close()
