@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--detect",
-    type=click.Choice(list(DetectPolicy)),
+    type=click.Choice([p.value for p in DetectPolicy]),
     help="When the lesion detector runs.  [default: SPINEXR_DETECT, else when_abnormal]",
 )
 @click.option(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import secrets
 import tempfile
@@ -14,6 +15,9 @@ from flask import Flask, Request, Response, g, request
 _log = logging.getLogger("spinexr.web")
 
 _SPOOL_PREFIX = "spool-"
+# A little more than the uploads that people try by mistake; beyond it the connection is cut.
+_HEARD_OUT_BYTES = 64 * 1024 * 1024
+_CHUNK_BYTES = 64 * 1024
 
 
 def request_class(uploads: Path) -> type[Request]:
@@ -61,6 +65,11 @@ def register(app: Flask) -> None:
             stream.close()
 
     @app.after_request
+    def hear_out(response: Response) -> Response:
+        _discard_body(request)
+        return response
+
+    @app.after_request
     def end(response: Response) -> Response:
         response.headers["X-Request-Id"] = g.get("request_id", "")
         took_ms = (perf_counter() - g.started) * 1000.0 if "started" in g else 0.0
@@ -75,6 +84,18 @@ def register(app: Flask) -> None:
             took_ms,
         )
         return response
+
+
+def _discard_body(request: Request) -> None:
+    """Read what a refusal left unread.
+
+    A client that is still sending when the connection closes gets a reset, not the answer.
+    """
+    stream = request.environ["wsgi.input"]
+    unread = _HEARD_OUT_BYTES
+    with contextlib.suppress(OSError):  # the client may be gone
+        while unread > 0 and (chunk := stream.read(min(unread, _CHUNK_BYTES))):
+            unread -= len(chunk)
 
 
 def note_error(code: str) -> None:

@@ -1,0 +1,120 @@
+"""The real server process over HTTP."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from spinexr.settings import MEBIBYTE
+from tests import builders
+from tests.analyses import schema_errors
+from tests.processes import Server, environment, free_port
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="gunicorn needs fork")
+
+
+@pytest.fixture(scope="module")
+def server(untrained_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """`python app.py` with untrained weights, ready."""
+    spool = tmp_path_factory.mktemp("spool")
+    server = Server(
+        [sys.executable, "app.py"],
+        free_port(),
+        SPINEXR_WEIGHTS=str(untrained_root),
+        SPINEXR_UPLOADS=str(spool),
+    )
+    try:
+        server.wait_for_log("models ready")
+        yield server
+    finally:
+        server.process.kill()
+        server.process.communicate()
+
+
+def test_health_is_ok_and_names_the_bundle(server: Server) -> None:
+    status, health = server.health()
+    assert status == 200
+    assert health["bundle"]["name"] == "untrained"
+    assert [m["architecture"] for m in health["models"]] == [
+        "densenet121",
+        "resnet50",
+        "tf_efficientnetv2_s",
+        "yolo11n",
+    ]
+
+
+def test_an_upload_gives_json_that_follows_the_schema(server: Server) -> None:
+    status, body = server.upload(builders.dicom(builders.pixels(640, 416)))
+    assert status == 200
+    document = json.loads(body)
+    assert schema_errors(document) == []
+    assert document["decision"] == "abnormal"
+    assert document["detection"]["ran"]
+
+
+def test_an_upload_of_more_than_a_buffer_gives_a_page(server: Server) -> None:
+    data = builders.dicom(builders.pixels(1200, 800))
+    assert len(data) > MEBIBYTE
+    status, page = server.upload(data, accept="text/html")
+    assert status == 200
+    assert "Untrained weights" in page
+
+
+def test_17_megabytes_are_refused_with_an_answer_that_arrives(server: Server) -> None:
+    status, body = server.upload(builders.dicom() + bytes(17 * MEBIBYTE))
+    assert (status, json.loads(body)["code"]) == (413, "too_large")
+
+
+def test_an_aborted_upload_leaves_the_server_well(server: Server) -> None:
+    connection = http.client.HTTPConnection(server.url.removeprefix("http://"))
+    connection.putrequest("POST", "/upload")
+    connection.putheader("Content-Type", "multipart/form-data; boundary=x")
+    connection.putheader("Content-Length", "1000000")
+    connection.endheaders(b"--x\r\n")
+    connection.close()
+    assert server.health()[0] == 200
+
+
+def test_without_weights_it_starts_answers_and_ends(tmp_path: Path) -> None:
+    server = Server(
+        [sys.executable, "-m", "gunicorn", "app:app"],
+        free_port(),
+        SPINEXR_WEIGHTS=str(tmp_path),
+        SPINEXR_UPLOADS=str(tmp_path / "uploads"),
+    )
+    try:
+        server.wait_for_log("models not ready")
+        status, health = server.health()
+        assert status == 503
+        assert len(health["problems"]) == 4
+        assert "best.pt is missing" in server.get("/")[1]
+        status, body = server.upload(builders.dicom())
+        assert (status, json.loads(body)["code"]) == (503, "models_not_ready")
+    finally:
+        code, log = server.stop()
+    assert code == 0
+    assert "Traceback" not in log
+    assert list((tmp_path / "uploads").iterdir()) == []
+
+
+@pytest.mark.parametrize("command", [["app.py"], ["-m", "gunicorn", "app:app"]])
+def test_a_nonsensical_setting_ends_the_start_with_a_sentence(command: list[str]) -> None:
+    import subprocess
+
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=Path(__file__).parent.parent,
+        env=environment(PORT="http"),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "PORT='http' is not valid" in done.stderr
+    assert "Traceback" not in done.stderr
