@@ -1,0 +1,92 @@
+"""What stands in documents and deployment files is what the code does."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from spinexr import __version__
+from spinexr.errors import all_error_classes
+from spinexr.settings import Settings
+from spinexr.web.errors import status_of
+
+ROOT = Path(__file__).parent.parent
+
+
+def text(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def test_the_fixed_names_are_there() -> None:
+    for name in (
+        "app.py", "spinexr", "templates", "static", "uploads", "ensemble output",
+        "detection output", "tests", "requirements.txt", "Dockerfile", "Procfile", "runtime.txt",
+        "README.md", "LICENSE", "NOTICE",
+    ):  # fmt: skip
+        assert (ROOT / name).exists(), name
+
+
+def test_readme_lists_every_setting_with_its_default() -> None:
+    for variable, default, about in Settings.describe():
+        assert f"| `{variable}` | {default} | {about} |" in text("README.md")
+
+
+def test_every_error_code_is_documented_with_its_status() -> None:
+    internal = {"error", "configuration"}  # never answered over HTTP
+    documented = {
+        code: status
+        for status, code in re.findall(r"^\| (\d{3}) \| `(\w+)`", text("docs/api.md"), re.MULTILINE)
+    }
+    for cls in all_error_classes():
+        if cls.code not in internal:
+            assert documented.get(cls.code) == str(status_of(cls("")).value), cls.code
+
+
+def test_every_requirement_is_pinned() -> None:
+    for name in ("requirements.txt", "requirements-dev.txt", "constraints.txt"):
+        for line in text(name).splitlines():
+            if line and not line.startswith(("#", "-")):
+                assert re.match(r"[A-Za-z0-9._-]+==\S+", line), line
+
+
+def test_no_requirement_carries_an_index_address() -> None:
+    for name in ("requirements.txt", "requirements-dev.txt", "constraints.txt"):
+        assert "://" not in text(name)
+
+
+def test_the_python_versions_agree() -> None:
+    lowest = tomllib.loads(text("pyproject.toml"))["project"]["requires-python"].removeprefix(">=")
+    version = text(".python-version").strip()
+    assert text("runtime.txt").startswith(f"python-{version}.")
+    assert f"FROM python:{version}-slim" in text("Dockerfile")
+    assert version >= lowest
+
+
+def test_the_procfile_serves_the_app_on_every_interface() -> None:
+    assert text("Procfile") == "web: SPINEXR_HOST=0.0.0.0 gunicorn app:app\n"
+
+
+def test_the_container_runs_as_nobody_special_and_reports_its_health() -> None:
+    dockerfile = text("Dockerfile")
+    assert dockerfile.index("USER spinexr") < dockerfile.index('CMD ["gunicorn"')
+    assert "HEALTHCHECK" in dockerfile
+    command = dockerfile.split("HEALTHCHECK", 1)[1].split("CMD ", 1)[1].split("\n", 1)[0]
+    program = json.loads(command)
+    assert program[:2] == ["python", "-c"]
+    compile(program[2], "HEALTHCHECK", "exec")
+
+
+def test_the_changelog_has_a_place_for_what_comes_next() -> None:
+    assert "## [Unreleased]" in text("CHANGELOG.md")
+    assert re.fullmatch(r"\d+\.\d+\.\d+", __version__)
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/api.md", "docs/bundle.md"])
+def test_links_between_documents_lead_somewhere(name: str) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", text(name)):
+        if "://" not in target:
+            assert ((ROOT / name).parent / target).exists(), target
