@@ -139,18 +139,30 @@ def _check_pixel_module(dataset: Dataset) -> None:
             f"{header.label('NumberOfFrames')} is {frames}; send one radiograph per file."
         )
     interpretation = header.text(dataset, "PhotometricInterpretation").upper()
-    samples = _whole_number(dataset, "SamplesPerPixel", default=1)
+    samples = _whole_number(dataset, "SamplesPerPixel")
     if samples != 1 or interpretation not in set(Photometric):
         raise NotGreyscaleError(
             f"{header.label('PhotometricInterpretation')} is {interpretation or 'missing'!r} with "
             f"{samples} sample(s) per pixel; a radiograph is MONOCHROME1 or MONOCHROME2 with one."
         )
     allocated = _whole_number(dataset, "BitsAllocated")
-    stored = _whole_number(dataset, "BitsStored", default=allocated)
+    stored = _whole_number(dataset, "BitsStored")
     if allocated not in (8, 16) or not 1 <= stored <= allocated:
         raise UnsupportedPixelFormatError(
             f"{header.label('BitsAllocated')} is {allocated} with {stored} bits stored; "
             "a radiograph has 8 or 16 allocated and no more stored."
+        )
+    # PS3.5 section 8.1.1; decoders take it for granted and would read the wrong bits.
+    high = _whole_number(dataset, "HighBit", default=stored - 1)
+    if high != stored - 1:
+        raise UnsupportedPixelFormatError(
+            f"{header.label('HighBit')} is {high} with {stored} bits stored; DICOM has it one less "
+            "than the bits stored."
+        )
+    # Never guessed: the wrong sign turns the image inside out.
+    if (sign := _whole_number(dataset, "PixelRepresentation")) not in (0, 1):
+        raise UnsupportedPixelFormatError(
+            f"{header.label('PixelRepresentation')} is {sign}; it must be 0 or 1."
         )
     rows, columns = (_whole_number(dataset, keyword) for keyword in ("Rows", "Columns"))
     if min(rows, columns) < SMALLEST_SIDE:

@@ -91,6 +91,8 @@ def _discard_body(request: Request) -> None:
 
     A client that is still sending when the connection closes gets a reset, not the answer.
     """
+    if not request.environ.get("wsgi.input_terminated"):  # reading past its end would wait for ever
+        return
     stream = request.environ["wsgi.input"]
     unread = _HEARD_OUT_BYTES
     with contextlib.suppress(OSError):  # the client may be gone

@@ -115,10 +115,23 @@ def test_a_missing_photometric_interpretation_is_refused() -> None:
         check(PhotometricInterpretation=None)
 
 
-@pytest.mark.parametrize(("allocated", "stored"), [(1, 1), (32, 32), (16, 17), (12, 12)])
+@pytest.mark.parametrize(("allocated", "stored"), [(1, 1), (32, 32), (16, 17), (16, 0)])
 def test_pixel_formats_that_no_radiograph_has_are_refused(allocated: int, stored: int) -> None:
     with pytest.raises(errors.UnsupportedPixelFormatError):
         check(BitsAllocated=allocated, BitsStored=stored)
+
+
+def test_bits_that_are_not_the_lowest_are_refused() -> None:
+    with pytest.raises(errors.UnsupportedPixelFormatError, match=r"HighBit \(0028,0102\) is 15"):
+        check(HighBit=15)
+    assert check(HighBit=None) == []
+
+
+@pytest.mark.parametrize("keyword", ["SamplesPerPixel", "BitsStored", "PixelRepresentation"])
+def test_what_the_pixels_mean_is_never_guessed(keyword: str) -> None:
+    absent: dict[str, Any] = {keyword: None}
+    with pytest.raises(errors.CorruptDicomError, match=keyword):
+        check(**absent)
 
 
 def test_thumbnails_are_refused() -> None:

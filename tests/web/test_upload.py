@@ -5,6 +5,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import pydicom.data
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
@@ -260,3 +261,9 @@ def test_the_spool_is_used_and_empty_afterwards(
     assert post(client).status_code == 200
     assert folders == [spool]
     assert list(spool.iterdir()) == []
+
+
+def test_no_file_that_pydicom_bundles_is_a_fault_of_the_server(client: FlaskClient) -> None:
+    folder = Path(pydicom.data.__file__).parent / "test_files"
+    for file in sorted(f for f in folder.rglob("*") if f.is_file()):
+        assert post(client, file.read_bytes()).status_code in (415, 422), file.name
