@@ -17,6 +17,7 @@ def analyse(
     max_pixels: int,
     detect: DetectPolicy = DetectPolicy.WHEN_ABNORMAL,
     allow_other_body_part: bool = False,
+    candidates_from: float | None = None,
 ) -> Analysis:
     """Analyse one radiograph.
 
@@ -25,6 +26,7 @@ def analyse(
         max_pixels: rows × columns may not exceed this.
         detect: when the lesion detector runs.
         allow_other_body_part: go on when the header names another body part than the spine.
+        candidates_from: also keep every box of at least this confidence, for evaluation.
 
     Raises:
         SpineXRError: every refusal and failure; there is no partial answer.
@@ -34,7 +36,7 @@ def analyse(
         data, max_pixels=max_pixels, allow_other_body_part=allow_other_body_part
     )
     read_ms = (perf_counter() - start) * 1000.0
-    timed = predictor.predict(radiograph, detect=detect)
+    timed = predictor.predict(radiograph, detect=detect, candidates_from=candidates_from)
     return Analysis(
         radiograph=radiograph,
         prediction=timed.prediction,

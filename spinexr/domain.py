@@ -145,7 +145,11 @@ class MemberScore:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What the models said. `findings` is None when the detector did not run."""
+    """What the models said. `findings` is None when the detector did not run.
+
+    `candidates` are all boxes above the confidence that a caller asked for, before any rule is
+    applied to them: for evaluation, never for showing.
+    """
 
     probability: float
     threshold: float
@@ -153,6 +157,7 @@ class Prediction:
     findings: tuple[Finding, ...] | None
     firm_confidence: float
     tentative_confidence: float
+    candidates: tuple[Finding, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.probability <= 1.0:  # also refuses NaN

@@ -85,7 +85,9 @@ def test_the_changelog_has_a_place_for_what_comes_next() -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+", __version__)
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/api.md", "docs/bundle.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "docs/api.md", "docs/bundle.md", "docs/evaluation.md"]
+)
 def test_links_between_documents_lead_somewhere(name: str) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", text(name)):
         if "://" not in target:

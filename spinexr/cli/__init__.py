@@ -7,6 +7,7 @@ import click
 from spinexr import DISCLAIMER, __version__
 from spinexr.cli.analyse import analyse
 from spinexr.cli.doctor import doctor
+from spinexr.cli.evaluate import evaluate
 from spinexr.cli.serve import serve
 from spinexr.cli.weights import weights
 
@@ -17,5 +18,5 @@ def main() -> None:
     """Radiograph AI on the spine: classify, find lesions, serve."""
 
 
-for _command in (analyse, serve, doctor, weights):
+for _command in (analyse, serve, doctor, weights, evaluate):
     main.add_command(_command)

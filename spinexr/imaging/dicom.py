@@ -7,6 +7,7 @@ import struct
 import warnings
 import zlib
 from io import BytesIO
+from pathlib import Path
 
 import pydicom
 from pydicom import config, uid
@@ -60,6 +61,22 @@ def parse(data: bytes, *, max_inflated_bytes: int) -> Dataset:
     if not has_magic and "SOPClassUID" not in dataset and "PixelData" not in dataset:
         raise NotDicomError("The file looked like DICOM at first but holds no DICOM object.")
     return dataset
+
+
+def parse_header(file: Path) -> Dataset:
+    """The attributes of a DICOM file before its pixels, for looking through many files.
+
+    Raises:
+        CorruptDicomError: the file cannot be parsed.
+        OSError: it cannot be opened.
+    """
+    try:
+        return dcmread(file, stop_before_pixels=True)
+    except OSError:
+        raise
+    # As in `parse`.
+    except Exception as e:
+        raise CorruptDicomError(f"The DICOM header cannot be parsed. {_DAMAGED}") from e
 
 
 def _starts_like_a_dataset(data: bytes) -> bool:

@@ -10,30 +10,23 @@ from spinexr.inference.bundle import DetectorSpec
 from spinexr.inference.engines.base import RawDetections
 
 
-def select_findings(
+def to_findings(
     raw: RawDetections,
-    spec: DetectorSpec,
     class_names: tuple[str, ...],
     *,
-    abnormal: bool,
+    firm_confidence: float,
     rows: int,
     columns: int,
 ) -> tuple[Finding, ...]:
-    """Findings, most confident first, clipped to the image.
-
-    On an abnormal image boxes from the tentative level up stay; on a normal one only those of at
-    least the bundle's on-normal level, the fusion rule of VinDr-SpineXR.
+    """All boxes, most confident first, clipped to the image.
 
     Raises:
         ModelOutputError: a box or a confidence is not a number, or a class does not exist.
     """
     if not (np.isfinite(raw.boxes).all() and np.isfinite(raw.confidences).all()):
         raise ModelOutputError("The detector answered with boxes that are not numbers.")
-    lowest = spec.tentative_confidence if abnormal else spec.on_normal_confidence
     findings = []
     for box, confidence, index in zip(raw.boxes, raw.confidences, raw.classes, strict=True):
-        if confidence < lowest:
-            continue
         if not 0 <= index < len(class_names):
             raise ModelOutputError(f"The detector answered with the unknown class {index}.")
         x1, x2 = np.clip(box[[0, 2]].astype(float), 0, columns)
@@ -46,7 +39,16 @@ def select_findings(
                 class_index=int(index),
                 confidence=min(1.0, float(confidence)),
                 box=Box(float(x1), float(y1), float(x2), float(y2)),
-                tentative=bool(confidence < spec.firm_confidence),
+                tentative=bool(confidence < firm_confidence),
             )
         )
     return tuple(sorted(findings, key=lambda f: -f.confidence))
+
+
+def select(
+    findings: tuple[Finding, ...], spec: DetectorSpec, *, abnormal: bool
+) -> tuple[Finding, ...]:
+    """The findings to show: on an abnormal image those from the tentative level up, on a normal
+    one only those of at least the bundle's on-normal level, the fusion rule of VinDr-SpineXR."""
+    lowest = spec.tentative_confidence if abnormal else spec.on_normal_confidence
+    return tuple(f for f in findings if f.confidence >= lowest)

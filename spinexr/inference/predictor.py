@@ -12,7 +12,14 @@ from typing import Final, TypeVar
 
 import numpy as np
 
-from spinexr.domain import BundleSummary, DetectPolicy, Photometric, Prediction, Radiograph
+from spinexr.domain import (
+    BundleSummary,
+    DetectPolicy,
+    Finding,
+    Photometric,
+    Prediction,
+    Radiograph,
+)
 from spinexr.errors import BusyError
 from spinexr.inference import classifier, detector, ensemble, transforms
 from spinexr.inference.bundle import Bundle
@@ -57,9 +64,17 @@ class Predictor:
         return self.bundle.summary(self.engine.class_names)
 
     def predict(
-        self, radiograph: Radiograph, *, detect: DetectPolicy = DetectPolicy.WHEN_ABNORMAL
+        self,
+        radiograph: Radiograph,
+        *,
+        detect: DetectPolicy = DetectPolicy.WHEN_ABNORMAL,
+        candidates_from: float | None = None,
     ) -> TimedPrediction:
         """Classify, and find lesions as `detect` says.
+
+        Args:
+            candidates_from: also keep every box of at least this confidence; the detector then
+                always runs.
 
         Raises:
             BusyError: the queue is full.
@@ -69,7 +84,7 @@ class Predictor:
         if not self._places.acquire(blocking=False):
             raise BusyError("Too many images are being analysed. Try again in a few seconds.")
         try:
-            return self._thread.submit(self._predict, radiograph, detect).result()
+            return self._thread.submit(self._predict, radiograph, detect, candidates_from).result()
         finally:
             self._places.release()
 
@@ -93,7 +108,9 @@ class Predictor:
         """Finish what is running and end the inference thread."""
         self._thread.shutdown(wait=True)
 
-    def _predict(self, radiograph: Radiograph, detect: DetectPolicy) -> TimedPrediction:
+    def _predict(
+        self, radiograph: Radiograph, detect: DetectPolicy, candidates_from: float | None
+    ) -> TimedPrediction:
         stages = _Stages()
         bundle = self.bundle
         intensities = {bundle.ensemble.preprocessing.intensity, bundle.detector.intensity}
@@ -108,23 +125,26 @@ class Predictor:
         )
         probability = ensemble.combine(scores, bundle.ensemble)
         abnormal = probability > bundle.ensemble.threshold
-        findings = None
-        if abnormal or detect is DetectPolicy.ALWAYS:
+        findings: tuple[Finding, ...] | None = None
+        candidates: tuple[Finding, ...] = ()
+        if abnormal or detect is DetectPolicy.ALWAYS or candidates_from is not None:
+            tentative = bundle.detector.tentative_confidence
+            lowest = tentative if candidates_from is None else min(candidates_from, tentative)
             raw = stages.run(
                 "detect",
-                lambda: self.engine.detect(
-                    grey[bundle.detector.intensity],
-                    confidence=bundle.detector.tentative_confidence,
-                ),
+                lambda: self.engine.detect(grey[bundle.detector.intensity], confidence=lowest),
             )
-            findings = detector.select_findings(
+            boxes = detector.to_findings(
                 raw,
-                bundle.detector,
                 self.engine.class_names,
-                abnormal=abnormal,
+                firm_confidence=bundle.detector.firm_confidence,
                 rows=radiograph.rows,
                 columns=radiograph.columns,
             )
+            if candidates_from is not None:
+                candidates = boxes
+            if abnormal or detect is DetectPolicy.ALWAYS:
+                findings = detector.select(boxes, bundle.detector, abnormal=abnormal)
         prediction = Prediction(
             probability=probability,
             threshold=bundle.ensemble.threshold,
@@ -132,6 +152,7 @@ class Predictor:
             findings=findings,
             firm_confidence=bundle.detector.firm_confidence,
             tentative_confidence=bundle.detector.tentative_confidence,
+            candidates=candidates,
         )
         return TimedPrediction(prediction, MappingProxyType(stages.ms))
 

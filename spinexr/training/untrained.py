@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from spinexr.datasets.vindr import CLASSES
 from spinexr.inference.bundle import (
     DETECTION_FOLDER,
     ENSEMBLE_FOLDER,
@@ -26,17 +27,6 @@ import timm  # noqa: E402  (the runtime must be prepared first)
 from ultralytics.nn.tasks import DetectionModel  # noqa: E402
 
 DETECTORS = ("yolo11n", "yolo11s", "yolo11m", "yolo11l", "yolo11x")
-
-# The seven classes of VinDr-SpineXR, in its spelling.
-CLASSES = (
-    "Osteophytes",
-    "Disc space narrowing",
-    "Surgical implant",
-    "Foraminal stenosis",
-    "Spondylolysthesis",
-    "Vertebral collapse",
-    "Other lesions",
-)
 
 _SETTLE_PASSES = 4
 _SETTLE_BATCH = 4

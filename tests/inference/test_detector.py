@@ -4,15 +4,17 @@ import pytest
 
 from spinexr.domain import Finding
 from spinexr.errors import ModelOutputError
-from spinexr.inference.detector import select_findings
+from spinexr.inference import detector
 from spinexr.inference.engines.base import RawDetections
 from tests.fakes import CLASSES, fake_bundle, raw
 
 
 def select(detections: RawDetections, *, abnormal: bool = True) -> tuple[Finding, ...]:
-    return select_findings(
-        detections, fake_bundle().detector, CLASSES, abnormal=abnormal, rows=100, columns=80
+    spec = fake_bundle().detector
+    found = detector.to_findings(
+        detections, CLASSES, firm_confidence=spec.firm_confidence, rows=100, columns=80
     )
+    return detector.select(found, spec, abnormal=abnormal)
 
 
 def test_firm_and_tentative_are_told_apart_by_the_bundles_levels() -> None:

@@ -187,3 +187,14 @@ def test_callers_from_many_threads_are_served_one_at_a_time(blocking: BlockingEn
     assert all(a == answers[0] for a in answers)
     assert blocking.most_inside == 1
     predictor.close()
+
+
+def test_candidates_are_every_box_and_change_nothing_else(
+    predictor: Predictor, engine: FakeEngine
+) -> None:
+    set_all(engine, NORMAL)
+    prediction = predictor.predict(radiograph(), candidates_from=0.001).prediction
+    assert engine.detect_calls == [0.001]
+    assert len(prediction.candidates) == 2
+    assert prediction.findings is None  # the image is normal and nothing was to be shown
+    assert ask(predictor).candidates == ()

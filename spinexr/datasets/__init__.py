@@ -1,0 +1,1 @@
+"""Labelled radiographs on disk."""

@@ -1,0 +1,1 @@
+"""Judging predictions against labels: the same rules for every bundle and everybody's csv."""

@@ -1,0 +1,203 @@
+"""Labels and predictions → metrics: the one place where the two meet."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from spinexr.datasets.vindr import CLASSES, LabelledImage
+from spinexr.errors import ConfigurationError
+from spinexr.evaluation import classification, detection
+from spinexr.evaluation.classification import Classification
+from spinexr.evaluation.detection import Detection
+from spinexr.evaluation.predictions import ImagePrediction
+
+# A group with fewer images, or without both outcomes, says nothing about itself.
+_SMALLEST_GROUP = 20
+
+Groups = Mapping[str, str]  # "sex" → "F"
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """All metrics of one set of predictions.
+
+    `scores` holds "ensemble", each member, and "ensemble+detector", the classifier averaged with
+    the highest box score (the reverse fusion of Nguyen et al., MICCAI 2021). `subgroups` is
+    dimension → group → the ensemble there.
+    """
+
+    threshold: float
+    on_normal_confidence: float
+    scores: dict[str, Classification]
+    subgroups: dict[str, dict[str, Classification]]
+    detector_alone: Detection | None
+    detector_fused: Detection | None
+    unanswered: dict[str, str]  # image id → error code
+
+
+def judge(
+    images: Sequence[LabelledImage],
+    predictions: Sequence[ImagePrediction],
+    *,
+    threshold: float,
+    on_normal_confidence: float = 0.5,
+    groups: Mapping[str, Groups] | None = None,
+    replicates: int = classification.REPLICATES,
+    seed: int = 0,
+) -> Judgement:
+    """Compare predictions with labels.
+
+    Args:
+        groups: image id → its group in each dimension, as far as known.
+
+    Raises:
+        ConfigurationError: an image has no row in the predictions, or nothing was answered.
+    """
+    by_id = {p.image_id: p for p in predictions}
+    if missing := [i.image_id for i in images if i.image_id not in by_id]:
+        raise ConfigurationError(
+            f"The predictions lack {len(missing)} of {len(images)} images, {missing[0]} among them."
+        )
+    answered = [i for i in images if by_id[i.image_id].probability is not None]
+    if not answered:
+        raise ConfigurationError("No image has a prediction.")
+    rows = [by_id[i.image_id] for i in answered]
+    abnormal = np.array([i.abnormal for i in answered])
+    studies = np.array([i.study_id for i in answered])
+
+    def classify(values: Sequence[float], mask: np.ndarray | None = None) -> Classification:
+        chosen = np.ones(len(answered), bool) if mask is None else mask
+        return classification.evaluate(
+            abnormal[chosen],
+            np.asarray(values, float)[chosen],
+            studies[chosen],
+            threshold=threshold,
+            replicates=replicates,
+            seed=seed,
+        )
+
+    ensemble = [_required(r.probability) for r in rows]
+    scores = {"ensemble": classify(ensemble)}
+    for name in dict.fromkeys(n for r in rows for n in r.members):
+        if all(name in r.members for r in rows):
+            scores[name] = classify([r.members[name] for r in rows])
+
+    alone = fused = None
+    if all(r.boxes is not None for r in rows):
+        truth = {i.image_id: i.lesions for i in answered}
+        every = {r.image_id: r.boxes or () for r in rows}
+        kept = {
+            r.image_id: [
+                b
+                for b in r.boxes or ()
+                if _required(r.probability) > threshold or b.confidence >= on_normal_confidence
+            ]
+            for r in rows
+        }
+        alone = detection.evaluate(truth, every, CLASSES)
+        fused = detection.evaluate(truth, kept, CLASSES)
+        highest = [max((b.confidence for b in r.boxes or ()), default=0.0) for r in rows]
+        scores["ensemble+detector"] = classify(
+            [(p + h) / 2 for p, h in zip(ensemble, highest, strict=True)]
+        )
+
+    return Judgement(
+        threshold=threshold,
+        on_normal_confidence=on_normal_confidence,
+        scores=scores,
+        subgroups=_subgroups(answered, abnormal, groups or {}, lambda m: classify(ensemble, m)),
+        detector_alone=alone,
+        detector_fused=fused,
+        unanswered={
+            i.image_id: by_id[i.image_id].error or "unknown"
+            for i in images
+            if by_id[i.image_id].probability is None
+        },
+    )
+
+
+def flat(judgement: Judgement) -> dict[str, object]:
+    """The metrics under flat names such as `ensemble.auroc` and `detection.ap50.osteophytes`.
+
+    NaN becomes None, since JSON knows no NaN.
+    """
+    metrics: dict[str, object] = {
+        "threshold": judgement.threshold,
+        "on_normal_confidence": judgement.on_normal_confidence,
+        "images": judgement.scores["ensemble"].images,
+        "abnormal": judgement.scores["ensemble"].abnormal,
+        "unanswered": len(judgement.unanswered),
+    }
+    for name, result in judgement.scores.items():
+        metrics |= _flat_classification(_key(name), result)
+    for dimension, by_group in judgement.subgroups.items():
+        for group, result in by_group.items():
+            metrics |= _flat_classification(f"subgroup.{_key(dimension)}.{_key(group)}", result)
+    for prefix, found in (
+        ("detection", judgement.detector_alone),
+        ("detection_fused", judgement.detector_fused),
+    ):
+        if found is None:
+            continue
+        metrics[f"{prefix}.map50"] = _number(found.map50)
+        metrics[f"{prefix}.map50_95"] = _number(found.map50_95)
+        for kind, values in (("ap50", found.ap50), ("ap50_95", found.ap50_95)):
+            for label, value in values.items():
+                metrics[f"{prefix}.{kind}.{_key(label)}"] = _number(value)
+        for allowed, sensitivity in found.froc.items():
+            metrics[f"{prefix}.froc.{allowed:g}"] = _number(sensitivity)
+    return metrics
+
+
+def _flat_classification(prefix: str, result: Classification) -> dict[str, object]:
+    metrics: dict[str, object] = {
+        f"{prefix}.images": result.images,
+        f"{prefix}.abnormal": result.abnormal,
+        f"{prefix}.ece": _number(result.ece),
+    }
+    for name, estimate in result.estimates.items():
+        metrics[f"{prefix}.{name}"] = _number(estimate.value)
+        metrics[f"{prefix}.{name}_ci"] = [_number(estimate.low), _number(estimate.high)]
+    confusion = result.confusion
+    metrics[f"{prefix}.true_positive"] = confusion.true_positive
+    metrics[f"{prefix}.false_positive"] = confusion.false_positive
+    metrics[f"{prefix}.false_negative"] = confusion.false_negative
+    metrics[f"{prefix}.true_negative"] = confusion.true_negative
+    return metrics
+
+
+def _subgroups(
+    images: Sequence[LabelledImage],
+    abnormal: np.ndarray,
+    groups: Mapping[str, Groups],
+    classify: Callable[[np.ndarray], Classification],
+) -> dict[str, dict[str, Classification]]:
+    dimensions = dict.fromkeys(d for g in groups.values() for d in g)
+    found: dict[str, dict[str, Classification]] = {}
+    for dimension in dimensions:
+        of_image = np.array([groups.get(i.image_id, {}).get(dimension, "unknown") for i in images])
+        for group in sorted(set(of_image)):
+            mask = of_image == group
+            outcomes = abnormal[mask]
+            if mask.sum() >= _SMALLEST_GROUP and outcomes.any() and not outcomes.all():
+                found.setdefault(dimension, {})[group] = classify(mask)
+    return found
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[^a-z0-9+]+", "_", name.lower()).strip("_")
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _required(value: float | None) -> float:
+    if value is None:
+        raise ValueError("no probability")
+    return value
