@@ -18,4 +18,7 @@ if __name__ == "__main__":
 else:
     from spinexr.web import create_app
 
-    app = create_app(settings)
+    try:
+        app = create_app(settings)
+    except ConfigurationError as e:
+        sys.exit(f"SpineXR cannot start: {e.message}")

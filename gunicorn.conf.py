@@ -7,11 +7,13 @@ are rendered while another request is analysed. No preload: the models must load
 import os
 import sys
 
+from spinexr import spool
 from spinexr.errors import ConfigurationError
 from spinexr.settings import Settings
 
 try:
     _settings = Settings.from_env(os.environ)
+    spool.prepare(_settings.uploads)
 except ConfigurationError as e:
     sys.exit(f"SpineXR cannot start: {e.message}")
 
@@ -24,6 +26,7 @@ preload_app = False
 graceful_timeout = _settings.graceful_timeout_s
 timeout = 120
 keepalive = 5
+control_socket_disable = True  # one path for all servers of a user, and nobody talks to it
 # Our own log names endpoints; gunicorn's access log would write down paths and queries.
 accesslog = None
 errorlog = "-"

@@ -31,12 +31,13 @@ def analyse(
     Raises:
         SpineXRError: every refusal and failure; there is no partial answer.
     """
-    start = perf_counter()
-    radiograph = reader.read(
-        data, max_pixels=max_pixels, allow_other_body_part=allow_other_body_part
-    )
-    read_ms = (perf_counter() - start) * 1000.0
-    timed = predictor.predict(radiograph, detect=detect, candidates_from=candidates_from)
+    with predictor.place():
+        start = perf_counter()
+        radiograph = reader.read(
+            data, max_pixels=max_pixels, allow_other_body_part=allow_other_body_part
+        )
+        read_ms = (perf_counter() - start) * 1000.0
+        timed = predictor.predict(radiograph, detect=detect, candidates_from=candidates_from)
     return Analysis(
         radiograph=radiograph,
         prediction=timed.prediction,

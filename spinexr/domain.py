@@ -206,17 +206,18 @@ class BundleSummary:
 
     @property
     def caveat(self) -> str | None:
-        """The sentence that must stand beside every result of this bundle, if any."""
+        """What must stand beside every result of this bundle, if anything."""
+        sentences = []
         if self.training_data is TrainingData.NONE:
-            return "Untrained weights: scores and boxes are random and mean nothing."
+            sentences.append("Untrained weights: scores and boxes are random and mean nothing.")
         if self.training_data is TrainingData.SYNTHETIC:
-            return "Synthetic demo weights: results on patients mean nothing."
+            sentences.append("Synthetic demo weights: results on patients mean nothing.")
         if self.assumed_profile:
-            return (
+            sentences.append(
                 "Assumed profile: these weights came without a manifest, so preprocessing, "
                 "member weights and cut-off are the standard ones, not known to fit them."
             )
-        return None
+        return " ".join(sentences) or None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

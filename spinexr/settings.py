@@ -102,9 +102,11 @@ class Settings:
         0, _integer(0, 256), "processor threads for the networks; 0 means all cores"
     )
     queue: int = _setting(
-        8, _integer(1, 1000), "analyses that may run or wait at once; more are answered 503"
+        4, _integer(1, 255), "analyses that may run or wait at once; more are answered 503"
     )
-    web_threads: int = _setting(8, _integer(1, 256), "requests handled at once by the web server")
+    web_threads: int = _setting(
+        16, _integer(2, 256), "requests handled at once by the web server; more than SPINEXR_QUEUE"
+    )
     graceful_timeout_s: int = _setting(
         20, _integer(1, 600), "seconds that requests in flight get to finish at shutdown"
     )
@@ -158,7 +160,7 @@ class Settings:
         by_name = {f.name: f for f in fields(cls)}
         unknown = sorted(k for k in environ if k.startswith("SPINEXR_") and k not in variables)
         if unknown:
-            close = difflib.get_close_matches(unknown[0], variables, n=1)
+            close = difflib.get_close_matches(unknown[0], variables, n=1, cutoff=0.8)
             hint = f" Did you mean {close[0]}?" if close else ""
             raise ConfigurationError(f"{unknown[0]} is not a setting of SpineXR.{hint}")
         values: dict[str, Any] = {}
@@ -173,4 +175,11 @@ class Settings:
                 raise ConfigurationError(
                     f"{variable}={text!r} is not valid: it must be {parse.__doc__}."
                 ) from e
-        return cls(**values)
+        settings = cls(**values)
+        if settings.web_threads <= settings.queue:
+            raise ConfigurationError(
+                f"SPINEXR_WEB_THREADS={settings.web_threads} must be more than "
+                f"SPINEXR_QUEUE={settings.queue}: with all threads analysing, none is left to say "
+                "that the service is busy or healthy."
+            )
+        return settings

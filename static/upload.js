@@ -23,7 +23,7 @@ function complaint(file) {
   }
   const suffix = /\.[^.]*$/.exec(file.name)?.[0].toLowerCase() ?? "";
   // The end of a UID such as 1.2.840.10008 is no extension.
-  if (suffix && !extensions.includes(suffix) && !/^\.\d+$/.test(suffix)) {
+  if (suffix && !extensions.includes(suffix) && !/^\d+(\.\d+)+$/.test(file.name)) {
     return `This is a ${suffix} file. Choose a DICOM file: ${extensions.join(", ")} or no extension.`;
   }
   return "";

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask import Flask
@@ -51,7 +52,8 @@ def make_app(predictor: Predictor, spool: Path) -> Callable[..., Flask]:
 
     def make(**settings: object) -> Flask:
         models = Models(lambda: predictor)
-        app = create_app(Settings(uploads=spool, **settings), models=models)  # type: ignore[arg-type]
+        chosen: dict[str, Any] = {"uploads": spool, **settings}
+        app = create_app(Settings(**chosen), models=models)
         models.wait()
         app.testing = False  # the error mapping is under test too
         return app

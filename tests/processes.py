@@ -106,6 +106,10 @@ class Server:
     def stop(self) -> tuple[int, str]:
         """Ask it to end; (exit status, whole log)."""
         self.process.terminate()
+        return self.ended()
+
+    def ended(self) -> tuple[int, str]:
+        """Wait until it has ended by itself; (exit status, whole log)."""
         _, rest = self.process.communicate(timeout=60)
         return self.process.returncode, "".join(self._log) + rest
 

@@ -118,3 +118,37 @@ def test_a_nonsensical_setting_ends_the_start_with_a_sentence(command: list[str]
     assert done.returncode != 0
     assert "PORT='http' is not valid" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_17_megabytes_without_announced_length_are_too_large(server: Server) -> None:
+    connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=60)
+    head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+    parts = [head, *[bytes(MEBIBYTE)] * 17, b"\r\n--x--\r\n"]
+    headers = {"Content-Type": "multipart/form-data; boundary=x", "Accept": "application/json"}
+    connection.request("POST", "/upload", iter(parts), headers, encode_chunked=True)
+    response = connection.getresponse()
+    assert (response.status, json.loads(response.read())["code"]) == (413, "too_large")
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({"SPINEXR_UPLOADS": "/proc/nothing"}, "Uploads cannot be kept in /proc/nothing"),
+        ({"SPINEXR_HOST": "999.1.1.1"}, "999.1.1.1"),
+    ],
+)
+def test_what_keeps_it_from_starting_is_one_sentence(
+    environ: dict[str, str], expected: str
+) -> None:
+    code, log = Server([sys.executable, "app.py"], free_port(), **environ).ended()
+    assert code != 0
+    assert expected in log
+    assert "Traceback" not in log
+
+
+def test_a_taken_port_is_one_sentence(server: Server) -> None:
+    port = int(server.url.rsplit(":", 1)[1])
+    code, log = Server([sys.executable, "app.py"], port).ended()
+    assert code != 0
+    assert "Set PORT to another port" in log

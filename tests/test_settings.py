@@ -91,6 +91,11 @@ def test_a_nonsensical_value_is_refused_by_name(variable: str, value: str) -> No
     assert value in e.value.message
 
 
+def test_more_places_than_threads_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="SPINEXR_WEB_THREADS=4 must be more"):
+        Settings.from_env({"SPINEXR_QUEUE": "4", "SPINEXR_WEB_THREADS": "4"})
+
+
 def test_a_misspelt_setting_is_refused_with_the_right_spelling() -> None:
     with pytest.raises(ConfigurationError, match="Did you mean SPINEXR_WEIGHTS"):
         Settings.from_env({"SPINEXR_WEIGTHS": "/weights"})

@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--json", "as_lines", is_flag=True, help="Print one JSON document per line.")
+@click.option(
+    "--json",
+    "as_lines",
+    is_flag=True,
+    help="Print one JSON document per file and line, refusals included.",
+)
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
@@ -70,7 +75,7 @@ def analyse(
         for file, name in zip(files, names, strict=True):
             try:
                 analysis = _analyse_file(file, predictor, settings, allow_other_body_part)
-                text = json.dumps(_document(analysis), ensure_ascii=False)
+                text = json.dumps({"file": str(file), **_document(analysis)}, ensure_ascii=False)
                 if out is not None:
                     _write(out, name, analysis, text)
                 _clear_line(watched)
@@ -78,13 +83,20 @@ def analyse(
             except SpineXRError as e:
                 failed = True
                 _clear_line(watched)
-                click.echo(f"{file}: {e.message} [{e.code}]", err=True)
+                _refuse(file, e.code, e.message, as_lines=as_lines)
             except OSError as e:
                 failed = True
                 _clear_line(watched)
-                click.echo(f"{file}: {e.strerror or e}", err=True)
+                _refuse(file, "unreadable_file", e.strerror or str(e), as_lines=as_lines)
             progress.update(1)
     sys.exit(FAILED if failed else 0)
+
+
+def _refuse(file: Path, code: str, message: str, *, as_lines: bool) -> None:
+    click.echo(f"{file}: {message} [{code}]", err=True)
+    if as_lines:
+        error = {"code": code, "detail": message}
+        click.echo(json.dumps({"file": str(file), "error": error}, ensure_ascii=False))
 
 
 def _analyse_file(

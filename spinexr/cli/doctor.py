@@ -5,16 +5,17 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import re
-import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
 
+from spinexr import spool
 from spinexr.cli.common import FAILED, weights_option
 from spinexr.errors import SpineXRError
 from spinexr.settings import PROJECT_ROOT, Settings
+from spinexr.web.server import check_listening
 
 _LOWEST_PYTHON = (3, 11)
 
@@ -53,7 +54,7 @@ def _checks(weights: Path | None) -> Iterator[tuple[str, Callable[[], str]]]:
             raise _Trouble(message)
 
         yield "settings", refused
-        settings = Settings()
+        settings = Settings()  # so that the rest can still be looked at
     else:
         yield "settings", lambda: "all SPINEXR_ variables are valid"
     yield "uploads", lambda: _uploads(settings.uploads)
@@ -108,18 +109,23 @@ def _torchvision() -> str:
 
 
 def _uploads(folder: Path) -> str:
-    if not os.access(folder if folder.exists() else folder.parent, os.W_OK | os.X_OK):
-        raise _Trouble(f"{folder} is not writable; set SPINEXR_UPLOADS to a folder that is")
-    return f"{folder} is writable"
+    try:
+        spool.prepare(folder)
+    except SpineXRError as e:
+        raise _Trouble(e.message) from e
+    return f"{folder} can be written"
 
 
 def _weights(root: Path, settings: Settings) -> str:
-    from spinexr.inference.loading import load_predictor
-
     try:
+        from spinexr.inference.loading import load_predictor
+
         predictor = load_predictor(root, device=settings.device, threads=settings.inference_threads)
     except SpineXRError as e:
         raise _Trouble(f"{e.message} Looked below {root}") from e
+    # As with torchvision: whatever a broken installation raises is the finding.
+    except Exception as e:
+        raise _Trouble(f"{type(e).__name__}: {e}") from e
     predictor.close()
     caveat = predictor.summary.caveat
     return f"{len(predictor.engine.models)} models answered on {predictor.engine.device}" + (
@@ -128,13 +134,8 @@ def _weights(root: Path, settings: Settings) -> str:
 
 
 def _port(host: str, port: int) -> str:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as e:
-            raise _Trouble(
-                f"{host}:{port} cannot be listened on ({e.strerror}); set PORT to another"
-            ) from e
+    try:
+        check_listening(host, port)
+    except SpineXRError as e:
+        raise _Trouble(e.message) from e
     return f"{host}:{port} is free"

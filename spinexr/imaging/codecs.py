@@ -8,6 +8,8 @@ pydicom's own.
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
+from io import BytesIO
 from typing import Any
 
 import imagecodecs
@@ -15,10 +17,15 @@ import numpy as np
 import numpy.typing as npt
 from pydicom import uid
 from pydicom.dataset import Dataset
-from pydicom.encaps import generate_frames
+from pydicom.encaps import generate_fragments, generate_frames, parse_basic_offsets
 from pydicom.pixels.decoders.base import DecodeRunner, get_decoder
 
-from spinexr.errors import CorruptDicomError, ImageTooLargeError, UnsupportedTransferSyntaxError
+from spinexr.errors import (
+    CorruptDicomError,
+    ImageTooLargeError,
+    SeveralFramesError,
+    UnsupportedTransferSyntaxError,
+)
 
 _JPEG = (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1)
 _JPEG_LS = (uid.JPEGLSLossless, uid.JPEGLSNearLossless)
@@ -32,6 +39,7 @@ _UNCOMPRESSED = (
 SUPPORTED_TRANSFER_SYNTAXES = (*_UNCOMPRESSED, uid.RLELossless, *_JPEG, *_JPEG_LS, *_JPEG_2000)
 
 _PLUGIN = "imagecodecs"
+_FRAME_STARTS = (b"\xff\xd8\xff", b"\xff\x4f\xff")  # JPEG and JPEG-LS, JPEG 2000
 
 # What pydicom asks of a plugin module.
 DECODER_DEPENDENCIES = dict.fromkeys((*_JPEG, *_JPEG_LS, *_JPEG_2000), ("imagecodecs",))
@@ -46,16 +54,30 @@ def decode_frame(src: bytes, runner: DecodeRunner) -> bytes:
     """Decode one encoded frame to raw samples (called by pydicom)."""
     syntax = runner.transfer_syntax
     if syntax in _JPEG_2000:
-        frame = imagecodecs.jpeg2k_decode(src)
+        frame = imagecodecs.jpeg2k_decode(_jpeg_2000_codestream(src))
     elif syntax in _JPEG_LS:
         frame = imagecodecs.jpegls_decode(src)
     else:
         frame = imagecodecs.jpeg8_decode(src)
     if frame.shape != (runner.rows, runner.columns):
         raise ValueError(f"decoded {frame.shape}, expected {(runner.rows, runner.columns)}")
+    _check_range(frame, runner.bits_stored, signed=bool(runner.pixel_representation))
     # The container follows the codestream's precision, which may be narrower than BitsAllocated.
     runner.set_option("bits_allocated", 8 * frame.dtype.itemsize)
     return bytes(np.ascontiguousarray(frame).data)
+
+
+def _check_range(frame: npt.NDArray[Any], bits_stored: int, *, signed: bool) -> None:
+    """pydicom cuts values to BitsStored, which would fold bright pixels into dark ones."""
+    limit = 1 << bits_stored
+    views = [frame]
+    if signed and frame.dtype.kind == "u":  # codecs without a sign carry two's complement
+        views.append(frame.view(frame.dtype.str.replace("u", "i")))
+    for view in views:
+        low, high = (-limit // 2, limit // 2) if view.dtype.kind == "i" else (0, limit)
+        if low <= int(view.min()) and int(view.max()) < high:
+            return
+    raise ValueError(f"values exceed the {bits_stored} bits stored")
 
 
 for _syntax in DECODER_DEPENDENCIES:
@@ -81,6 +103,10 @@ def decode(dataset: Dataset, *, max_pixels: int) -> npt.NDArray[np.integer[Any]]
     rows, columns = int(dataset.Rows), int(dataset.Columns)
     _refuse_too_large(rows, columns, max_pixels, "the header")
     try:
+        if syntax.is_encapsulated:
+            _check_one_encapsulated_frame(dataset, rle=syntax == uid.RLELossless)
+        else:
+            _check_one_native_frame(dataset, rows * columns)
         if syntax in DECODER_DEPENDENCIES:
             _check_codestream(dataset, rows, columns, max_pixels)
         array, _ = get_decoder(syntax).as_array(
@@ -89,7 +115,7 @@ def decode(dataset: Dataset, *, max_pixels: int) -> npt.NDArray[np.integer[Any]]
             raw=True,
             decoding_plugin=_PLUGIN if syntax in DECODER_DEPENDENCIES else "",
         )
-    except (ImageTooLargeError, CorruptDicomError):
+    except (ImageTooLargeError, CorruptDicomError, SeveralFramesError):
         raise
     # Decoders and pydicom raise nearly anything on damaged data, RuntimeError to MemoryError.
     except Exception as e:
@@ -105,29 +131,57 @@ def decode(dataset: Dataset, *, max_pixels: int) -> npt.NDArray[np.integer[Any]]
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
+def _check_one_encapsulated_frame(dataset: Dataset, *, rle: bool) -> None:
+    """Refuse a second frame that NumberOfFrames does not tell of."""
+    stream = BytesIO(dataset.PixelData)
+    offsets = parse_basic_offsets(stream)
+    # An RLE frame is one fragment (PS3.5 A.4.2); a JPEG frame may be split, but begins only once.
+    first = [f for f in generate_fragments(stream) if rle or f[:3] in _FRAME_STARTS]
+    if len(offsets) > 1 or len(first) > 1:
+        raise SeveralFramesError(
+            "The image data (7FE0,0010) hold several frames; send one radiograph per file."
+        )
+
+
+def _check_one_native_frame(dataset: Dataset, pixels: int) -> None:
+    """As above; a little padding is common."""
+    one = pixels * int(dataset.BitsAllocated) // 8
+    if len(dataset.PixelData) >= 2 * one:
+        raise SeveralFramesError(
+            f"The image data (7FE0,0010) have {len(dataset.PixelData)} bytes, room for several "
+            f"images of the {one} bytes that the header says; send one radiograph per file."
+        )
+
+
 def _check_codestream(dataset: Dataset, rows: int, columns: int, max_pixels: int) -> None:
-    """Refuse what is cut off, and a size other than the header's, before anything is decoded.
+    """Refuse before decoding what is cut off, has several channels, or another size or depth.
 
     A codestream may claim 65535 × 65535 under honest-looking tags.
     """
     frame = next(generate_frames(dataset.PixelData, number_of_frames=1))
     # All three families end with FFD9, then padding. JPEG decoders make up what is cut off.
-    if not frame.rstrip(b"\x00\xff").endswith(b"\xd9"):
+    if not frame.rstrip(b"\x00\xff").endswith(b"\xff\xd9"):
         raise CorruptDicomError(
             "The compressed image data (7FE0,0010) end too early. "
             "The file is incomplete: export or copy it again."
         )
-    size = codestream_size(frame)
-    if size is None:
+    claimed = codestream_header(frame)
+    if claimed is None:
         raise CorruptDicomError(
-            "The compressed image data (7FE0,0010) has no readable image header. "
+            "The compressed image data (7FE0,0010) have no readable image header. "
             "The file is damaged or incomplete: export or copy it again."
         )
-    _refuse_too_large(*size, max_pixels, "the compressed image data")
-    if size != (rows, columns):
+    _refuse_too_large(claimed.rows, claimed.columns, max_pixels, "the compressed image data")
+    if (claimed.rows, claimed.columns) != (rows, columns):
         raise CorruptDicomError(
-            f"The compressed image data (7FE0,0010) is {size[0]} rows by {size[1]} columns, "
-            f"but the header says {rows} by {columns}."
+            f"The compressed image data (7FE0,0010) are {claimed.rows} rows by {claimed.columns} "
+            f"columns, but the header says {rows} by {columns}."
+        )
+    allocated = int(dataset.BitsAllocated)
+    if claimed.components != 1 or not 1 <= claimed.precision <= allocated:
+        raise CorruptDicomError(
+            f"The compressed image data (7FE0,0010) have {claimed.components} channel(s) of "
+            f"{claimed.precision} bits, but the header says one of at most {allocated}."
         )
 
 
@@ -139,24 +193,59 @@ def _refuse_too_large(rows: int, columns: int, max_pixels: int, where: str) -> N
         )
 
 
-def codestream_size(frame: bytes) -> tuple[int, int] | None:
-    """(rows, columns) that a JPEG, JPEG-LS or JPEG 2000 codestream claims, None when unreadable.
+@dataclass(frozen=True, slots=True)
+class CodestreamHeader:
+    """What a codestream claims to hold; subsampled channels count as several."""
+
+    rows: int
+    columns: int
+    components: int
+    precision: int
+
+
+def codestream_header(frame: bytes) -> CodestreamHeader | None:
+    """What a JPEG, JPEG-LS or JPEG 2000 frame claims, None when that is unreadable.
 
     JPEG: the frame header, ITU-T T.81 B.2.2 (JPEG-LS: T.87 C.2.2). JPEG 2000: the SIZ marker
-    segment, ITU-T T.800 A.5.1, also inside JP2 boxes, which DICOM forbids and files have.
+    segment, ITU-T T.800 A.5.1.
     """
     if frame[:2] == b"\xff\xd8":
-        return _jpeg_size(frame)
-    siz = frame.find(b"\xff\x4f\xff\x51", 0, 4096)
-    if siz < 0 or len(frame) < siz + 24:
+        return _jpeg_header(frame)
+    stream = _jpeg_2000_codestream(frame)
+    if stream[:4] != b"\xff\x4f\xff\x51" or len(stream) < 45:
         return None
-    width, height, x0, y0 = struct.unpack_from(">IIII", frame, siz + 8)
-    return (height - y0, width - x0) if height > y0 and width > x0 else None
+    width, height, x0, y0 = struct.unpack_from(">IIII", stream, 8)
+    components, depth, dx, dy = struct.unpack_from(">HBBB", stream, 40)
+    if height <= y0 or width <= x0:
+        return None
+    if (dx, dy) != (1, 1):
+        components += 1
+    return CodestreamHeader(height - y0, width - x0, components, (depth & 0x7F) + 1)
 
 
-def _jpeg_size(frame: bytes) -> tuple[int, int] | None:
+def _jpeg_2000_codestream(frame: bytes) -> bytes:
+    """The codestream itself: DICOM forbids JP2 boxes around it, and files have them (T.800 I.4)."""
+    if frame[4:8] != b"jP  ":
+        return frame
+    at = 0
+    while at + 8 <= len(frame):
+        length, kind = struct.unpack_from(">I4s", frame, at)
+        start = at + 8
+        if length == 1 and at + 16 <= len(frame):
+            (length,) = struct.unpack_from(">Q", frame, at + 8)
+            start = at + 16
+        end = len(frame) if length == 0 else at + length
+        if end <= at + 7:
+            break
+        if kind == b"jp2c":
+            return frame[start:end]
+        at = end
+    return b""
+
+
+def _jpeg_header(frame: bytes) -> CodestreamHeader | None:
     at = 2
-    while at + 9 <= len(frame):
+    while at + 10 <= len(frame):
         if frame[at] != 0xFF:
             return None
         marker = frame[at + 1]
@@ -165,7 +254,7 @@ def _jpeg_size(frame: bytes) -> tuple[int, int] | None:
             continue
         # SOF0–SOF15 without DHT (C4), JPG (C8) and DAC (CC); SOF55 (F7) is JPEG-LS.
         if (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)) or marker == 0xF7:
-            rows, columns = struct.unpack_from(">HH", frame, at + 5)
-            return (rows, columns) if rows and columns else None
+            precision, rows, columns, components = struct.unpack_from(">BHHB", frame, at + 4)
+            return CodestreamHeader(rows, columns, components, precision) if rows else None
         at += 2 + int(struct.unpack_from(">H", frame, at + 2)[0])
     return None

@@ -6,10 +6,9 @@ import logging
 import struct
 import warnings
 import zlib
-from io import BytesIO
+from io import SEEK_CUR, BytesIO
 from pathlib import Path
 
-import pydicom
 from pydicom import config, uid
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filereader import dcmread, read_dataset
@@ -24,6 +23,7 @@ warnings.filterwarnings("ignore", module=r"pydicom(\.|$)")
 
 _PREAMBLE = 128
 _MAGIC = b"DICM"
+_ENCAPSULATED_PIXELS = b"\xe0\x7f\x10\x00OB\x00\x00\xff\xff\xff\xff"  # the tag, of undefined length
 _DAMAGED = "The file is damaged or incomplete: export or copy it again."
 
 
@@ -49,7 +49,7 @@ def parse(data: bytes, *, max_inflated_bytes: int) -> Dataset:
             "dataset at its beginning. Export the radiograph as DICOM, not as a picture."
         )
     try:
-        dataset = _parse_deflated(data, max_inflated_bytes) if has_magic else None
+        dataset = _parse_deflated(data, max_inflated_bytes)
         if dataset is None:
             dataset = dcmread(BytesIO(data), force=True)
         _complete_file_meta(dataset)
@@ -58,6 +58,9 @@ def parse(data: bytes, *, max_inflated_bytes: int) -> Dataset:
     # dcmread raises RecursionError, OSError, TypeError, NotImplementedError and more on damage.
     except Exception as e:
         raise CorruptDicomError(f"The DICOM header cannot be parsed. {_DAMAGED}") from e
+    if "PixelData" not in dataset and _ENCAPSULATED_PIXELS in data:
+        # pydicom drops an element of undefined length that does not end.
+        raise CorruptDicomError(f"The file ends inside its image data (7FE0,0010). {_DAMAGED}")
     if not has_magic and "SOPClassUID" not in dataset and "PixelData" not in dataset:
         raise NotDicomError("The file looked like DICOM at first but holds no DICOM object.")
     return dataset
@@ -93,7 +96,11 @@ def _starts_like_a_dataset(data: bytes) -> bool:
 def _parse_deflated(data: bytes, max_inflated_bytes: int) -> Dataset | None:
     """The dataset of a deflated file, None for any other; dcmread inflates without bound."""
     stream = BytesIO(data)
-    stream.seek(_PREAMBLE + 4)
+    # dcmread reads file meta at the start too, where the preamble is missing.
+    stream.seek(_PREAMBLE + 4 if data[_PREAMBLE : _PREAMBLE + 4] == _MAGIC else 0)
+    if stream.read(2) != b"\x02\x00":
+        return None
+    stream.seek(-2, SEEK_CUR)
     # The file meta group is always explicit little endian (PS3.10 section 7.1).
     elements = read_dataset(
         stream,
@@ -122,11 +129,13 @@ def _complete_file_meta(dataset: Dataset) -> None:
     """Fill in the transfer syntax where the file has none, from how the dataset was written."""
     if not hasattr(dataset, "file_meta"):
         dataset.file_meta = FileMetaDataset()
-    if dataset.file_meta.get("TransferSyntaxUID"):
+    if syntax := dataset.file_meta.get("TransferSyntaxUID"):
+        if not isinstance(syntax, uid.UID):
+            raise CorruptDicomError(f"The Transfer Syntax (0002,0010) is not one UID. {_DAMAGED}")
         return
     implicit, little = dataset.original_encoding
     if implicit:
-        syntax = uid.ImplicitVRLittleEndian
+        dataset.file_meta.TransferSyntaxUID = uid.ImplicitVRLittleEndian
     else:
-        syntax = uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian
-    dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID(syntax)
+        explicit = uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian
+        dataset.file_meta.TransferSyntaxUID = explicit

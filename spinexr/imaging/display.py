@@ -25,7 +25,7 @@ def render(
     """float32 (H, W) in 0–1, 0 = black, and what had to be ignored in the header.
 
     Args:
-        stored: integer (H, W), at most 16 bits.
+        stored: integer (H, W), at most 16 bits, not constant.
     """
     low, high = int(stored.min()), int(stored.max())
     domain = np.arange(low, high + 1, dtype=np.int32)
@@ -39,7 +39,11 @@ def render(
 
 
 def _levels(domain: npt.NDArray[np.int32], dataset: Dataset) -> tuple[Values, tuple[Notice, ...]]:
-    """Grey level 0–1 of each stored value in `domain`, before polarity."""
+    """Grey level 0–1 of each stored value in `domain`, before polarity.
+
+    A table or window that is damaged, or that leaves nothing of the image, is passed over: the
+    reader must see the image, and the notice says what was not followed.
+    """
     notices: list[Notice] = []
     try:
         values = _modality_values(domain, dataset)
@@ -51,29 +55,37 @@ def _levels(domain: npt.NDArray[np.int32], dataset: Dataset) -> tuple[Values, tu
         )
     if header.optional(dataset, "VOILUTSequence"):
         try:
-            return _voi_lut(values, dataset), tuple(notices)
+            levels = _voi_lut(values, dataset)
         # As above; a LUT that cannot be used leaves the window.
         except Exception:
-            notices.append(
-                Notice("voi_lut_ignored", "The file's VOI LUT is not usable and was ignored.")
-            )
-    windows = window_pairs(dataset)
-    if windows:
-        center, width = windows[0]
-        function = str(header.optional(dataset, "VOILUTFunction") or "LINEAR").upper()
-        return apply_window(values, center, width, function), tuple(notices)
+            levels = np.zeros(1)
+        if _shows_something(levels):
+            return levels, tuple(notices)
+        notices.append(
+            Notice("voi_lut_ignored", "The file's VOI LUT is not usable and was ignored.")
+        )
+    function = str(header.optional(dataset, "VOILUTFunction") or "LINEAR").upper()
+    for center, width in window_pairs(dataset)[:1]:
+        levels = apply_window(values, center, width, function)
+        if _shows_something(levels):
+            return levels, tuple(notices)
     if header.optional(dataset, "WindowWidth") is not None:
         notices.append(
             Notice("window_ignored", "The file's display window is not usable and was ignored.")
         )
     spread = values.max() - values.min()
-    return (values - values.min()) / (spread or 1.0), tuple(notices)
+    return (values - values.min()) / spread, tuple(notices)
+
+
+def _shows_something(levels: Values) -> bool:
+    """Whether more than one of 256 grey levels is left."""
+    return bool(levels.max() - levels.min() >= 1 / 255)
 
 
 def _modality_values(domain: npt.NDArray[np.int32], dataset: Dataset) -> Values:
     values = apply_modality_lut(domain, dataset).astype(np.float64)
-    if not np.isfinite(values).all():
-        raise ValueError("rescale gives values that are not finite")
+    if not np.isfinite(values).all() or values.min() == values.max():
+        raise ValueError("rescale gives values that are not finite, or one value for all")
     return values
 
 

@@ -45,21 +45,27 @@ _SPINE = re.compile(
     |WIRBELSAULE|HWS|BWS|LWS""",
     re.VERBOSE,
 )
-# Other body parts: PS3.16 Annex L's defined terms, with plurals and common compounds.
+# Other body parts: PS3.16 Annex L's defined terms, common words and abbreviations, their plurals,
+# and the side letters that some makers put in front (LKNEE).
 _OTHER = re.compile(
-    r"""(?:ABDOMEN|ABDOMINAL|ABDOMENPELVIS|CHESTABDOMEN|NECKCHEST|HEADNECK|CHEST|THORAX|TORAX|LUNG
-    |HEART|RIB|STERNUM|CLAVICLE|SCAPULA|BREAST|MAMMOGRAPHY|MAMMOGRAM|HEAD|SKULL|BRAIN|FACE|FACIAL
-    |ORBIT|SINUS|JAW|MANDIBLE|MAXILLA|TMJ|TEETH|TOOTH|DENTAL|NECK|LARYNX|SHOULDER|HUMERUS|ARM
-    |UPPERARM|FOREARM|ELBOW|RADIUS|ULNA|WRIST|HAND|FINGER|THUMB|PELVIS|PELVIC|HIP|FEMUR|THIGH|KNEE
-    |PATELLA|LEG|TIBIA|FIBULA|CALF|ANKLE|FOOT|FEET|TOE|CALCANEUS|HEEL|EXTREMITY|EXTREMITIES
-    |KIDNEY|BLADDER|LIVER|STOMACH|COLON)(?:E?S)?""",
+    r"""[LR]?(?:ABDOMEN|ABDOMINAL|ABD|ABDOMENPELVIS|CHESTABDOMEN|CHESTABDPELVIS|NECKCHEST
+    |NECKCHESTABDOMEN|NECKCHESTABDPELV|HEADNECK|WHOLEBODY|CHEST|CXR|THORAX|TORAX|LUNG|BRONCHUS
+    |MEDIASTINUM|HEART|AORTA|RIB|STERNUM|CLAVICLE|SCAPULA|AXILLA|BREAST|MAMMOGRAPHY|MAMMOGRAM|HEAD
+    |SKULL|SCHAEDEL|BRAIN|SCALP|FACIAL|NOSE|NASAL|MOUTH|EYE|EAR|ORBIT|SINUS|JAW|MANDIBLE|MAXILLA
+    |ZYGOMA|TMJ|TEETH|TOOTH|DENTAL|SELLA|NECK|LARYNX|PHARYNX|THYROID|TRACHEA|ESOPHAGUS|SHOULDER
+    |HUMERUS|ARM|UPPERARM|FOREARM|ELBOW|RADIUS|ULNA|WRIST|HAND|FINGER|THUMB|SCAPHOID|PELVIS|PELVIC
+    |BECKEN|BUTTOCK|HIP|FEMUR|FEMORAL|THIGH|UPPERLEG|KNEE|KNIE|GENOU|PATELLA|LEG|LOWERLEG|TIBIA
+    |FIBULA|CALF|ANKLE|FOOT|FOREFOOT|HINDFOOT|FEET|TOE|CALCANEUS|HEEL|EXTREMITY|EXTREMITIES|LIMB
+    |KIDNEY|URETER|BLADDER|LIVER|SPLEEN|PANCREAS|GALLBLADDER|STOMACH|COLON|RECTUM|UTERUS)(?:E?S)?""",
     re.VERBOSE,
 )
+# Parts only where a body part is named; in descriptions the word is also a view (French "face").
+_OTHER_IN_CODES = re.compile("FACE")
 _DEVICE_WORDS = re.compile(r"\bC[\s-]?ARM\b")  # the device, not an arm
 
+_CODED_KEYWORDS = ("BodyPartExamined", "AnatomicRegionSequence")
 _REGION_KEYWORDS = (
-    "BodyPartExamined",
-    "AnatomicRegionSequence",
+    *_CODED_KEYWORDS,
     "ViewCodeSequence",
     "SeriesDescription",
     "StudyDescription",
@@ -102,13 +108,19 @@ def check_pixels(stored: npt.NDArray[np.integer[Any]]) -> None:
         )
 
 
-def region_named_by(text: str) -> str | None:
-    """`"spine"`, `"other"` or None for what a description names, word by word."""
+def region_named_by(text: str, *, coded: bool = False) -> str | None:
+    """`"spine"`, `"other"` or None for what a text names, word by word.
+
+    Args:
+        coded: the text is the value of an attribute for body parts, not a description.
+    """
     plain = unicodedata.normalize("NFKD", text.upper()).encode("ascii", "ignore").decode()
     words = re.findall(r"[A-Z]+", _DEVICE_WORDS.sub(" ", plain))
     if any(_SPINE.fullmatch(word) for word in words):
         return "spine"
-    return "other" if any(_OTHER.fullmatch(word) for word in words) else None
+    others = (_OTHER, _OTHER_IN_CODES) if coded else (_OTHER,)
+    named = any(pattern.fullmatch(word) for pattern in others for word in words)
+    return "other" if named else None
 
 
 def _check_modality(dataset: Dataset) -> Iterator[Notice]:
@@ -173,11 +185,13 @@ def _check_pixel_module(dataset: Dataset) -> None:
 
 
 def _check_body_part(dataset: Dataset, *, allow: bool) -> Iterator[Notice]:
-    named_spine = False
+    named_spine, unknown = False, ""
     for keyword in _REGION_KEYWORDS:
         text = _region_text(dataset, keyword)
-        region = region_named_by(text)
+        region = region_named_by(text, coded=keyword in _CODED_KEYWORDS)
         named_spine |= region == "spine"
+        if keyword in _CODED_KEYWORDS and text and region is None:
+            unknown = f"{header.label(keyword)} reads {text!r}, which SpineXR does not know. "
         if region == "other":
             read = f"{header.label(keyword)} reads {text!r}"
             if not allow:
@@ -190,7 +204,8 @@ def _check_body_part(dataset: Dataset, *, allow: bool) -> Iterator[Notice]:
     if not named_spine:
         yield Notice(
             "body_part_unknown",
-            "The file names no body part. The result means something only if this is a spine.",
+            (unknown or "The file names no body part. ")
+            + "The result means something only if this is a spine.",
         )
 
 

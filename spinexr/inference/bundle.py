@@ -194,7 +194,11 @@ def load_bundle(root: Path) -> Bundle:
             `problems` names each.
     """
     bundle = read_bundle(root)
-    if problems := bundle.missing_files():
+    problems = bundle.missing_files()
+    if not root.is_dir():
+        message = "The weights folder itself does not exist."
+        problems = (Problem("weights_folder_missing", message), *problems)
+    if problems:
         raise _not_ready(problems)
     return bundle
 
@@ -244,6 +248,10 @@ def _manifest(
     try:
         document = json.loads((root / folder / MANIFEST).read_text(encoding="utf-8"))
     except FileNotFoundError:
+        return standard, True
+    except json.JSONDecodeError as e:
+        where = f"{e.msg} in line {e.lineno}, column {e.colno}"
+        problems.append(Problem("manifest_invalid", f"{shown} is not JSON: {where}.", shown))
         return standard, True
     except (OSError, ValueError, RecursionError) as e:
         problems.append(
@@ -351,8 +359,11 @@ def _detector(manifest: _Reader) -> DetectorSpec:
 class _Reader:
     """Typed access to a manifest; each refusal names the file and the key."""
 
-    def __init__(self, where: str, document: Mapping[str, Any], folder: Path) -> None:
+    def __init__(
+        self, where: str, document: Mapping[str, Any], folder: Path, prefix: str = ""
+    ) -> None:
         self.where = where
+        self._prefix = prefix
         self._document = document
         self._folder = folder
 
@@ -364,7 +375,7 @@ class _Reader:
 
     def refuse(self, keys: tuple[str, ...], expected: str) -> _ManifestError:
         return _ManifestError(
-            self.where, f"{'.'.join(keys)} is {self.get(*keys)!r}, not {expected}."
+            self.where, f"{self._prefix}{'.'.join(keys)} is {self.get(*keys)!r}, not {expected}."
         )
 
     def text(self, *keys: str) -> str:
@@ -432,7 +443,10 @@ class _Reader:
         values = self.get(key)
         if not isinstance(values, list) or not values:
             raise self.refuse((key,), "a list")
-        return [_Reader(self.where, v if isinstance(v, dict) else {}, self._folder) for v in values]
+        return [
+            _Reader(self.where, v if isinstance(v, dict) else {}, self._folder, f"{key}[{n}].")
+            for n, v in enumerate(values)
+        ]
 
     def file(self, key: str) -> Path:
         relative = PurePosixPath(self.text(key))

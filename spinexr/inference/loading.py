@@ -11,7 +11,7 @@ from spinexr.inference.predictor import Predictor
 
 
 def load_predictor(
-    weights: Path, *, device: str = "auto", threads: int = 0, queue: int = 8
+    weights: Path, *, device: str = "auto", threads: int = 0, queue: int = 4
 ) -> Predictor:
     """Load the bundle below `weights` and run every network once.
 
@@ -25,4 +25,9 @@ def load_predictor(
     except ModelOutputError as e:
         predictor.close()
         raise ModelsNotReadyError(e.message, [Problem(e.code, e.message)]) from e
+    # Out of memory, a driver that fails, an operator that a device lacks: torch raises anything.
+    except Exception as e:
+        predictor.close()
+        message = f"The models loaded, but failed on a first image: {type(e).__name__}: {e}"
+        raise ModelsNotReadyError(message, [Problem("warm_up_failed", message)]) from e
     return predictor

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
 from types import MappingProxyType
@@ -41,15 +42,16 @@ class TimedPrediction:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Predictor:
-    """Bundle and engine behind one inference thread and a bounded queue.
+    """Bundle and engine behind one inference thread and a bounded number of places.
 
-    Model objects may not be shared between threads, so all of them run on one thread of their own;
-    callers wait for it, and beyond `queue` callers the next one is refused at once.
+    Model objects may not be shared between threads, so all of them run on one thread of their own.
+    Whoever analyses takes one of `queue` places for the whole of it, decoding included, so that
+    memory is bounded; beyond them the next one is refused at once.
     """
 
     bundle: Bundle
     engine: Engine
-    queue: int = 8
+    queue: int = 4
     _places: threading.BoundedSemaphore = field(init=False, repr=False)
     _thread: ThreadPoolExecutor = field(init=False, repr=False)
 
@@ -77,14 +79,22 @@ class Predictor:
                 always runs.
 
         Raises:
-            BusyError: the queue is full.
             ConstantImageError: nothing is left of the image under the bundle's intensity rule.
             ModelOutputError: a network gave no valid answer.
+        """
+        return self._thread.submit(self._predict, radiograph, detect, candidates_from).result()
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """One of the places, held from before an image is read until it is predicted.
+
+        Raises:
+            BusyError: all are taken.
         """
         if not self._places.acquire(blocking=False):
             raise BusyError("Too many images are being analysed. Try again in a few seconds.")
         try:
-            return self._thread.submit(self._predict, radiograph, detect, candidates_from).result()
+            yield
         finally:
             self._places.release()
 

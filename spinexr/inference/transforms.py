@@ -21,9 +21,15 @@ def to_grey(radiograph: Radiograph, intensity: Intensity) -> Grey:
     Raises:
         ConstantImageError: nothing is left of the image under the rule.
     """
-    if intensity is Intensity.DISPLAY:
-        return (radiograph.display * 255.0).astype(np.uint8)
-    return stored_minmax(radiograph.stored, radiograph.photometric)
+    if intensity is Intensity.STORED_MINMAX:
+        return stored_minmax(radiograph.stored, radiograph.photometric)
+    grey = (radiograph.display * 255.0).astype(np.uint8)
+    if grey.min() == grey.max():
+        raise ConstantImageError(
+            "The file's own display settings leave one grey level of the image, and these weights "
+            "were trained on images as displayed."
+        )
+    return grey
 
 
 def stored_minmax(stored: npt.NDArray[np.integer[Any]], photometric: Photometric) -> Grey:

@@ -144,7 +144,7 @@ def _draw_label(
     width = round(right - left) + 2 * style.pad
     height = round(bottom - top) + 2 * style.pad
     place = _place(finding, scale, (width, height), size, taken, style)
-    if place is None:  # no room anywhere near: the table beside the picture still lists it
+    if place is None:  # the picture is full of labels: the table beside it lists all findings
         return
     x, y = place
     taken.append((x, y, x + width, y + height))
@@ -166,7 +166,7 @@ def _place(
     taken: list[_Rect],
     style: _Style,
 ) -> tuple[int, int] | None:
-    """Where the label goes: nearest free place around its box, inside the picture."""
+    """Where the label goes: the best free place around its box, else the nearest one at all."""
     width, height = label
     box = finding.box
     x1, y1, x2, y2 = (round(v * scale) for v in (box.x1, box.y1, box.x2, box.y2))
@@ -181,8 +181,10 @@ def _place(
         (x1 + gap, y1 + gap),
         (x1 + gap, y2 - height - gap),
     ]
-    places += [(x1, y1 - n * (height + 1) - gap) for n in range(2, 5)]
-    places += [(x1, y2 + (n - 1) * (height + 1) + gap) for n in range(2, 5)]
+    rows = range(0, max(1, size[1] - height), height + 2)
+    columns = range(0, max(1, size[0] - width), max(width // 2, 1))
+    anywhere = [(x, y) for y in rows for x in columns]
+    places += sorted(anywhere, key=lambda p: abs(p[0] - x1) + abs(p[1] - y1))
     for x, y in places:
         x = max(0, min(x, size[0] - width - 1))
         y = max(0, min(y, size[1] - height - 1))
@@ -194,7 +196,8 @@ def _place(
 
 
 def _overlap(a: _Rect, b: _Rect) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+    # Corners belong to the rectangle, as Pillow draws it.
+    return a[0] <= b[2] and b[0] <= a[2] and a[1] <= b[3] and b[1] <= a[3]
 
 
 def _with_legend(picture: Image.Image, analysis: Analysis, style: _Style) -> Image.Image:

@@ -6,7 +6,7 @@ import logging
 
 from flask import Flask
 
-from spinexr import DISCLAIMER, __version__
+from spinexr import DISCLAIMER, __version__, spool
 from spinexr.settings import PROJECT_ROOT, Settings
 from spinexr.web import errors, health, pages, presentation, requests, security, upload
 from spinexr.web.models import Models
@@ -24,6 +24,9 @@ def create_app(settings: Settings | None = None, *, models: Models | None = None
     Args:
         settings: defaults to `Settings()`, not to the environment.
         models: a loader to use instead of one for `settings.weights`.
+
+    Raises:
+        ConfigurationError: the spool cannot be written.
     """
     settings = settings or Settings()
     app = Flask(
@@ -39,7 +42,7 @@ def create_app(settings: Settings | None = None, *, models: Models | None = None
     )
     app.json.sort_keys = False  # type: ignore[attr-defined]  # of Flask's default provider
     _log_to_stderr(settings.log_level)
-    requests.sweep(settings.uploads)
+    spool.prepare(settings.uploads)
     if models is None:
         models = Models.for_settings(settings)
     app.extensions[EXTENSION] = State(settings=settings, models=models)

@@ -32,8 +32,9 @@ STATUS_OF_FAMILY: dict[type[SpineXRError], HTTPStatus] = {
     NotReadyError: HTTPStatus.SERVICE_UNAVAILABLE,
     ConfigurationError: HTTPStatus.INTERNAL_SERVER_ERROR,
 }
-RETRY_AFTER_S: dict[type[SpineXRError], int] = {BusyError: 2, ModelsNotReadyError: 10}
-_RETRY_AFTER_DEFAULT_S = 30
+_RETRY_AFTER_BUSY_S = 2
+_RETRY_AFTER_STARTING_S = 10
+_RETRY_AFTER_BROKEN_S = 300  # somebody has to mend it first
 
 
 def register(app: Flask) -> None:
@@ -67,17 +68,23 @@ def _refusal(error: SpineXRError) -> Response:
         [{"code": p.code, "message": p.message, "file": p.file} for p in problems],
     )
     if isinstance(error, NotReadyError):
-        seconds = RETRY_AFTER_S.get(type(error), _RETRY_AFTER_DEFAULT_S)
-        response.headers["Retry-After"] = str(seconds)
+        response.headers["Retry-After"] = str(retry_after_s(error))
     return response
+
+
+def retry_after_s(error: NotReadyError) -> int:
+    """Seconds after which a client may sensibly ask again."""
+    if isinstance(error, BusyError):
+        return _RETRY_AFTER_BUSY_S
+    return _RETRY_AFTER_STARTING_S if state().models.starting else _RETRY_AFTER_BROKEN_S
 
 
 def _http_error(error: HTTPException) -> Response:
     if isinstance(error, RequestEntityTooLarge):
-        # Also raised for too many form parts and for form fields of many bytes.
-        length = request.content_length or 0
-        limit = state().settings.max_upload_bytes
-        if length > limit:
+        # Also raised for too many form parts and for form fields of many bytes; a body that does
+        # not announce its length is taken to be the common case.
+        length = request.content_length
+        if length is None or length > state().settings.max_upload_bytes:
             return _refusal(too_large())
         return _refusal(RequestError("The form has more or longer fields than a file and options."))
     status = HTTPStatus(error.code or 500)

@@ -11,7 +11,8 @@ from spinexr import __version__
 from spinexr.errors import ModelsNotReadyError
 from spinexr.inference.bundle import read_bundle
 from spinexr.inference.predictor import Predictor
-from spinexr.web.errors import RETRY_AFTER_S
+from spinexr.web.errors import retry_after_s
+from spinexr.web.requests import note_error
 from spinexr.web.state import state
 
 blueprint = Blueprint("health", __name__)
@@ -24,7 +25,8 @@ def health() -> Response:
     except ModelsNotReadyError as e:
         response = jsonify(_not_ready(e, state().settings.weights, state().models.starting))
         response.status_code = 503
-        response.headers["Retry-After"] = str(RETRY_AFTER_S[ModelsNotReadyError])
+        note_error(e.code)
+        response.headers["Retry-After"] = str(retry_after_s(e))
     return response
 
 

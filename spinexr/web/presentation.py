@@ -27,7 +27,7 @@ def headline(result: dict[str, object]) -> str:
     detection = result["detection"]
     assert isinstance(detection, dict)  # noqa: S101  (the document's own shape)
     start = (
-        f"{str(result['decision']).capitalize()}, {result['probability']:.2f} "
+        f"{str(result['decision']).capitalize()}, {result['probability']:.3f} "
         f"(cut-off {result['threshold']:g})"
     )
     if not detection["ran"]:

@@ -12,12 +12,15 @@ from typing import IO, Any
 
 from flask import Flask, Request, Response, g, request
 
+from spinexr import spool
+
 _log = logging.getLogger("spinexr.web")
 
-_SPOOL_PREFIX = "spool-"
 # A little more than the uploads that people try by mistake; beyond it the connection is cut.
 _HEARD_OUT_BYTES = 64 * 1024 * 1024
+_HEARD_OUT_S = 10.0
 _CHUNK_BYTES = 64 * 1024
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
 def request_class(uploads: Path) -> type[Request]:
@@ -36,18 +39,11 @@ def request_class(uploads: Path) -> type[Request]:
             content_length: int | None = None,
         ) -> IO[bytes]:
             # Closed by `discard`, below.
-            stream = tempfile.TemporaryFile(dir=uploads, prefix=_SPOOL_PREFIX)  # noqa: SIM115
+            stream = tempfile.TemporaryFile(dir=uploads, prefix=spool.PREFIX)  # noqa: SIM115
             g.setdefault("spooled", []).append(stream)
             return stream
 
     return SpooledRequest
-
-
-def sweep(uploads: Path) -> None:
-    """Make the spool exist, and remove what a killed process may have left."""
-    uploads.mkdir(parents=True, exist_ok=True)
-    for leftover in uploads.glob(f"{_SPOOL_PREFIX}*"):
-        leftover.unlink(missing_ok=True)
 
 
 def register(app: Flask) -> None:
@@ -77,7 +73,7 @@ def register(app: Flask) -> None:
         _log.info(
             "request=%s %s %s %d %s %.0f ms",
             g.get("request_id", "-"),
-            request.method if request.method.isalpha() else "-",
+            request.method if request.method in _METHODS else "-",
             request.endpoint or "-",
             response.status_code,
             g.get("error_code", "ok"),
@@ -95,8 +91,13 @@ def _discard_body(request: Request) -> None:
         return
     stream = request.environ["wsgi.input"]
     unread = _HEARD_OUT_BYTES
+    deadline = perf_counter() + _HEARD_OUT_S
     with contextlib.suppress(OSError):  # the client may be gone
-        while unread > 0 and (chunk := stream.read(min(unread, _CHUNK_BYTES))):
+        while (
+            unread > 0
+            and perf_counter() < deadline
+            and (chunk := stream.read(min(unread, _CHUNK_BYTES)))
+        ):
             unread -= len(chunk)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 
+from spinexr.errors import ConfigurationError
 from spinexr.settings import PROJECT_ROOT, Settings
 
 
@@ -14,6 +16,10 @@ def serve(settings: Settings) -> None:
     The environment is the settings' only source in the server process, so `settings` is written
     back to it. Does not return where gunicorn runs.
     """
+    try:
+        check_listening(settings.host, settings.port)
+    except ConfigurationError as e:
+        sys.exit(f"SpineXR cannot start: {e.message}")
     environment = {**os.environ, **settings.to_env()}
     print(f"SpineXR on http://{_browsable(settings.host)}:{settings.port}", flush=True)
     if sys.platform == "win32":  # gunicorn needs fork
@@ -32,6 +38,24 @@ def serve(settings: Settings) -> None:
         "app:app",
     ]
     os.execve(sys.executable, arguments, environment)  # noqa: S606  (no shell is meant)
+
+
+def check_listening(host: str, port: int) -> None:
+    """See that the address can be listened on.
+
+    Raises:
+        ConfigurationError: it is taken, not allowed or no address of this machine.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as e:
+        raise ConfigurationError(
+            f"{host}:{port} cannot be listened on ({e.strerror}). Set PORT to another port, or "
+            "SPINEXR_HOST to an address of this machine."
+        ) from e
 
 
 def _browsable(host: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath, PureWindowsPath
 
@@ -92,7 +93,7 @@ def _check_extension(filename: str) -> None:
     name = PurePosixPath(PureWindowsPath(filename).as_posix()).name
     suffix = PurePosixPath(name).suffix.lower()
     # 1.2.840.10008.5 is a UID, as archives name their files: what follows its last dot is no type.
-    if suffix in ("", *ACCEPTED_EXTENSIONS) or suffix[1:].isdigit():
+    if suffix in ("", *ACCEPTED_EXTENSIONS) or re.fullmatch(r"\d+(\.\d+)+", name):
         return
     raise UnsupportedExtensionError(
         "The file name ends in something other than .dcm or .dicom. Choose a DICOM file; pictures "

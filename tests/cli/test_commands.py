@@ -56,14 +56,16 @@ def test_analyse_json_prints_one_document_a_line(
     untrained_root: Path, radiographs: list[Path]
 ) -> None:
     done = spinexr(
-        "analyse", *radiographs[:2], "--json", "--detect", "always",
+        "analyse", radiographs[0], radiographs[2], radiographs[1], "--json", "--detect", "always",
         SPINEXR_WEIGHTS=str(untrained_root),
     )  # fmt: skip
-    assert done.returncode == 0
-    documents = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(documents) == 2
-    assert all(schema_errors(d) == [] for d in documents)
-    assert documents[0]["probability"] != documents[1]["probability"]
+    assert done.returncode == 1
+    first, refused, second = (json.loads(line) for line in done.stdout.splitlines())
+    assert (first["file"], second["file"]) == (str(radiographs[0]), str(radiographs[1]))
+    assert schema_errors(first) == schema_errors(second) == []
+    assert first["probability"] != second["probability"]
+    assert refused["file"] == str(radiographs[2])
+    assert refused["error"]["code"] == "not_dicom"
 
 
 def test_analyse_goes_on_past_files_that_are_not_there(

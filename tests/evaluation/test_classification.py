@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
@@ -40,7 +41,8 @@ def test_decisions_are_above_not_at_the_threshold() -> None:
 def test_weighted_forms_are_scikit_learns() -> None:
     rng = np.random.default_rng(0)
     abnormal = rng.random(300) < 0.4
-    scores = np.round(rng.random(300) * 0.7 + 0.3 * abnormal, 2)  # many ties
+    scores: npt.NDArray[np.float64] = rng.random(300) * 0.7 + 0.3 * abnormal
+    scores = np.rint(scores * 100) / 100  # many ties
     weights = rng.integers(0, 4, (20, 300)).astype(float)
     auroc = classification.weighted_auroc(abnormal, scores, weights)
     ap = classification.weighted_ap(abnormal, scores, weights)

@@ -11,6 +11,7 @@ from spinexr.errors import (
     EmptyFileError,
     ImageTooLargeError,
     NotDicomError,
+    SpineXRError,
     UnanalysableError,
 )
 from spinexr.imaging import dicom, reader
@@ -62,13 +63,14 @@ def test_magic_followed_by_nonsense_is_refused() -> None:
         reader.read(bytes(128) + b"DICM" + b"\xff" * 300, max_pixels=LIMIT)
 
 
-def test_a_deflated_bomb_is_refused_without_being_unpacked() -> None:
+@pytest.mark.parametrize("preamble", [True, False])
+def test_a_deflated_bomb_is_refused_without_being_unpacked(preamble: bool) -> None:
     data = builders.dicom(transfer_syntax=uid.DeflatedExplicitVRLittleEndian)
     start = 144 + int.from_bytes(data[140:144], "little")
     deflater = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
     bomb = b"".join(deflater.compress(bytes(1_000_000)) for _ in range(50)) + deflater.flush()
     with pytest.raises(ImageTooLargeError, match="unpacks to more than"):
-        dicom.parse(data[:start] + bomb, max_inflated_bytes=LIMIT)
+        dicom.parse((data[:start] + bomb)[0 if preamble else 132 :], max_inflated_bytes=LIMIT)
 
 
 @pytest.mark.parametrize("keep", [0.3, 0.9])
@@ -85,3 +87,19 @@ def test_deeply_nested_sequences_do_not_escape_as_recursion_errors() -> None:
     start = 144 + int.from_bytes(data[140:144], "little")
     with pytest.raises(CorruptDicomError):
         dicom.parse(data[:start] + nested, max_inflated_bytes=LIMIT)
+
+
+@pytest.mark.parametrize("value", [b"1.2.840.10008.1\\2.1", b"\\" * 17])
+def test_a_transfer_syntax_that_is_not_one_uid_is_corrupt(value: bytes) -> None:
+    data = builders.dicom()
+    original = b"1.2.840.10008.1.2.1\x00"
+    assert original in data
+    with pytest.raises(SpineXRError):
+        reader.read(data.replace(original, value.ljust(20, b"\x00")), max_pixels=LIMIT)
+
+
+@pytest.mark.parametrize("syntax", [uid.JPEG2000Lossless, uid.RLELossless])
+def test_a_file_that_ends_inside_its_compressed_image_is_corrupt(syntax: str) -> None:
+    data = builders.dicom(transfer_syntax=syntax)
+    with pytest.raises(CorruptDicomError, match="ends inside"):
+        dicom.parse(data[:-2000], max_inflated_bytes=LIMIT)

@@ -151,3 +151,21 @@ def test_display_is_float32_with_black_at_zero() -> None:
     assert shown.dtype == np.float32
     assert shown[RAMP == 0][0] == 0.0
     assert shown[RAMP == 4095][0] == 1.0
+
+
+def test_a_window_that_shows_nothing_of_the_image_is_ignored_and_said() -> None:
+    for window in ((100_000, 10), (-100_000, 10)):
+        shown, notices = render_with_notices(WindowCenter=window[0], WindowWidth=window[1])
+        assert [n.code for n in notices] == ["window_ignored"]
+        np.testing.assert_array_equal(shown, render())
+
+
+def test_a_rescale_to_one_value_is_ignored_and_said() -> None:
+    shown, notices = render_with_notices(RescaleSlope=0, RescaleIntercept=5)
+    assert [n.code for n in notices] == ["modality_lut_ignored"]
+    np.testing.assert_array_equal(shown, render())
+
+
+def test_a_voi_lut_that_shows_nothing_is_ignored_and_said() -> None:
+    _, notices = render_with_notices(VOILUTSequence=lut([2, 0, 10], [500, 500]))
+    assert [n.code for n in notices] == ["voi_lut_ignored"]

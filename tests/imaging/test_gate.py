@@ -91,6 +91,26 @@ def test_a_description_that_names_the_spine_among_others_passes() -> None:
     assert check(BodyPartExamined=None, StudyDescription="Chest and thoracic spine") == []
 
 
+@pytest.mark.parametrize(
+    "part", ["NOSE", "EYE", "WHOLEBODY", "CHESTABDPELVIS", "AXILLA", "LKNEE", "R HAND", "SPLEEN"]
+)
+def test_every_other_part_of_the_standard_is_known(part: str) -> None:
+    assert gate.region_named_by(part) == "other"
+
+
+def test_face_is_a_part_where_parts_are_named_and_a_view_elsewhere() -> None:
+    assert check(BodyPartExamined="LSPINE", SeriesDescription="Rachis lombaire FACE") == []
+    with pytest.raises(errors.OtherBodyPartError):
+        check(BodyPartExamined="FACE")
+
+
+def test_an_unknown_body_part_is_accepted_with_its_tag_and_value_in_the_warning() -> None:
+    dataset = builders.dataset(attributes={"BodyPartExamined": "REGION 7"})
+    (notice,) = gate.check_header(dataset, allow_other_body_part=False)
+    assert notice.code == "body_part_unknown"
+    assert "(0018,0015) reads 'REGION 7'" in notice.message
+
+
 def test_nothing_named_is_accepted_with_a_visible_warning() -> None:
     assert check(BodyPartExamined=None) == ["body_part_unknown"]
 

@@ -183,3 +183,10 @@ def test_a_manifest_that_is_no_json_object_is_refused(tmp_path: Path, text: str)
     with pytest.raises(ModelsNotReadyError) as e:
         read_bundle(tmp_path)
     assert e.value.problems[0].code == "manifest_invalid"
+
+
+def test_a_weights_folder_that_does_not_exist_is_said_first(tmp_path: Path) -> None:
+    with pytest.raises(ModelsNotReadyError) as e:
+        load_bundle(tmp_path / "nowhere")
+    assert e.value.problems[0].code == "weights_folder_missing"
+    assert len(e.value.problems) == 5

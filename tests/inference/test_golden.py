@@ -225,6 +225,24 @@ def test_other_classes_than_the_manifests_are_refused(copied_root: Path) -> None
     assert "Other lesions" in message
 
 
+def test_a_detector_of_another_scale_than_the_manifests_is_refused(copied_root: Path) -> None:
+    manifest = copied_root / "detection output/manifest.json"
+    document = json.loads(manifest.read_text()) | {"architecture": "yolo11l"}
+    manifest.unlink()
+    manifest.write_text(json.dumps(document))
+    ((name, message),) = problems_of(copied_root)
+    assert name == YOLO_FILE
+    assert "holds a yolo11n" in message
+
+
+def test_a_file_that_cannot_be_read_is_named(copied_root: Path) -> None:
+    (copied_root / "detection output/manifest.json").unlink()
+    file = copied_root / YOLO_FILE
+    file.unlink()
+    file.symlink_to("/proc/self/mem")
+    assert [name for name, _ in problems_of(copied_root)] == [YOLO_FILE]
+
+
 def test_checkpoints_without_manifests_run_as_the_assumed_profile(
     copied_root: Path, real_predictor: Predictor
 ) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from spinexr.analysis import analyse
 from spinexr.domain import Agreement, DetectPolicy, Photometric, Prediction, Radiograph
 from spinexr.errors import BusyError, ModelOutputError
 from spinexr.inference.bundle import Flip, Intensity
@@ -157,25 +158,36 @@ def blocking() -> Iterator[BlockingEngine]:
     engine.release.set()
 
 
-def test_more_callers_than_the_queue_holds_are_refused_at_once(blocking: BlockingEngine) -> None:
+def analysed(predictor: Predictor) -> Prediction:
+    return analyse(builders.dicom(), predictor=predictor, max_pixels=10**7).prediction
+
+
+def test_more_analyses_than_there_are_places_are_refused_at_once(
+    blocking: BlockingEngine,
+) -> None:
     predictor = Predictor(fake_bundle(), blocking, queue=1)
     with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(ask, predictor)
+        running = pool.submit(analysed, predictor)
         assert blocking.entered.acquire(timeout=60)
         with pytest.raises(BusyError):
-            ask(predictor)
+            analysed(predictor)
         blocking.release.set()
         assert running.result(60).abnormal
-    assert ask(predictor).abnormal  # the place is free again
+    assert analysed(predictor).abnormal  # the place is free again
     predictor.close()
 
 
-def test_a_failed_prediction_gives_its_place_back(engine: FakeEngine) -> None:
+def test_a_place_is_taken_before_the_image_is_decoded(predictor: Predictor) -> None:
+    with predictor.place(), predictor.place(), pytest.raises(BusyError):
+        analyse(b"not even DICOM", predictor=predictor, max_pixels=10**7)
+
+
+def test_a_failed_analysis_gives_its_place_back(engine: FakeEngine) -> None:
     predictor = Predictor(fake_bundle(), engine, queue=1)
     engine.logits["ResNet50"] = float("nan")
     for _ in range(3):
         with pytest.raises(ModelOutputError):
-            ask(predictor)
+            analysed(predictor)
     predictor.close()
 
 

@@ -18,6 +18,7 @@ from spinexr.inference.engines.torch_checkpoints import (
 )
 
 import timm  # isort: skip  (after torch_checkpoints, which prepares the runtime)
+from ultralytics.nn.tasks import DetectionModel  # isort: skip
 
 ARCHITECTURE = "resnet10t"  # the smallest of the kind, the loading is the same
 
@@ -183,3 +184,26 @@ def test_a_classifier_in_the_detectors_place_is_refused(
 ) -> None:
     with pytest.raises(CheckpointError, match="no YOLO detection network"):
         load_detector(save({"model": state}, tmp_path / "a.pt"))
+
+
+def detector(file: Path, yaml: str = "yolo11n.yaml", names: object = None) -> Path:
+    model = DetectionModel(yaml, nc=3, verbose=False)
+    model.names = {0: "a", 1: "b", 2: "c"} if names is None else names
+    return save({"model": model}, file)
+
+
+def test_a_detector_is_recognised_by_its_parameters(tmp_path: Path) -> None:
+    model, architecture, classes = load_detector(detector(tmp_path / "a.pt", "yolo11s.yaml"))
+    assert (architecture, classes) == ("yolo11s", ("a", "b", "c"))
+    assert not model.training
+
+
+def test_a_detector_of_another_family_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="YOLO11"):
+        load_detector(detector(tmp_path / "a.pt", "yolov8n.yaml"))
+
+
+@pytest.mark.parametrize("names", [{0: "a", 1: "b"}, {1: "a", 2: "b", 3: "c"}, ["a", "b", "c"], {}])
+def test_class_names_that_do_not_fit_the_outputs_are_refused(tmp_path: Path, names: object) -> None:
+    with pytest.raises(CheckpointError, match="classes"):
+        load_detector(detector(tmp_path / "a.pt", names=names))

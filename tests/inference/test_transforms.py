@@ -65,6 +65,14 @@ def test_the_display_rule_follows_the_window() -> None:
     np.testing.assert_array_equal(grey, (radiograph.display * 255).astype(np.uint8))
 
 
+def test_a_display_of_one_grey_level_is_an_error_not_an_input() -> None:
+    flat = Radiograph(
+        builders.pixels(), np.full((160, 112), 0.5, np.float32), MONOCHROME2, None, ()
+    )
+    with pytest.raises(ConstantImageError, match="one grey level"):
+        transforms.to_grey(flat, Intensity.DISPLAY)
+
+
 def test_the_classifier_input_is_resized_and_standardised_like_three_channels() -> None:
     grey = transforms.stored_minmax(builders.pixels(), MONOCHROME2)
     three = Image.fromarray(np.repeat(grey[..., None], 3, axis=2))

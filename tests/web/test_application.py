@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -10,7 +12,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from spinexr.errors import (
-    BusyError,
+    ConfigurationError,
     ModelsNotReadyError,
     Problem,
     SpineXRError,
@@ -23,6 +25,7 @@ from spinexr.web.errors import STATUS_OF_FAMILY, status_of
 from spinexr.web.models import Models
 from tests import builders
 from tests.fakes import FakeEngine
+from tests.processes import ROOT
 
 JSON = {"Accept": "application/json"}
 PAGE = {"Accept": "text/html"}
@@ -36,7 +39,7 @@ def upload(client: FlaskClient, headers: dict[str, str] = JSON) -> object:
 @pytest.fixture
 def bare(tmp_path: Path) -> FlaskClient:
     """A client of an application without weights."""
-    settings = Settings(weights=tmp_path / "weights", uploads=tmp_path / "uploads")
+    settings = Settings(weights=tmp_path, uploads=tmp_path / "uploads")
     models = Models.for_settings(settings)
     app = create_app(settings, models=models)
     models.wait()
@@ -155,18 +158,18 @@ def test_a_fault_while_loading_is_not_ready_instead_of_a_dead_server(tmp_path: P
     assert health.get_json()["problems"][0]["code"] == "load_failed"
 
 
-def test_busy_is_503_with_retry_after(
-    client: FlaskClient, predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+def test_beyond_its_places_the_service_is_busy_and_still_healthy(
+    client: FlaskClient, predictor: Predictor
 ) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise BusyError("busy")
-
-    monkeypatch.setattr(type(predictor), "predict", refuse)
-    response = client.post(
-        "/upload", data={"file": (BytesIO(builders.dicom()), "a.dcm")}, headers=JSON
-    )
-    assert (response.status_code, response.get_json()["code"]) == (503, "busy")
-    assert response.headers["Retry-After"]
+    with predictor.place(), predictor.place():
+        response = client.post(
+            "/upload", data={"file": (BytesIO(builders.dicom()), "a.dcm")}, headers=JSON
+        )
+        assert (response.status_code, response.get_json()["code"]) == (503, "busy")
+        assert response.headers["Retry-After"] == "2"
+        assert client.get("/health").status_code == 200
+    response = client.post("/upload", data={"file": (BytesIO(builders.dicom()), "a.dcm")})
+    assert response.status_code == 200
 
 
 def test_a_fault_says_nothing_of_itself_to_client_or_log(
@@ -203,16 +206,25 @@ def test_the_log_has_request_id_endpoint_and_code_but_no_path_query_or_name(
     assert "GET - 404 not_found" in caplog.text
 
 
-def test_pydicom_quotes_no_value_into_the_log(
-    client: FlaskClient, caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
-) -> None:
-    data = builders.dicom(attributes={"PatientBirthDate": "19500101", "Rows": 160})
-    damaged = data.replace(b"DA\x08\x0019500101", b"DA\x08\x00CANARY!!")
-    assert damaged != data
-    response = client.post("/upload", data={"file": (BytesIO(damaged), "a.dcm")}, headers=JSON)
-    assert response.status_code == 200
-    assert "CANARY" not in caplog.text
-    assert "CANARY" not in response.text
+def test_pydicom_quotes_no_value_into_log_or_standard_error() -> None:
+    # In a process of its own, since pytest replaces the warning filters.
+    script = (
+        "import logging; logging.basicConfig(level=0)\n"
+        "from tests import builders; from spinexr.imaging import reader\n"
+        "data = builders.dicom(attributes={'PatientAge': '061Y', 'PixelSpacing': ['0.17', '0.17'],"
+        " 'WindowWidth': '7777', 'WindowCenter': '7777'})\n"
+        "damaged = data\n"
+        "for value in (b'061Y', b'0.17', b'7777'): damaged = damaged.replace(value, b'CNRY')\n"
+        "assert damaged != data\n"
+        "reader.read(damaged, max_pixels=10**7)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "default", "-c", script],
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "CNRY" not in done.stderr
+    assert "CNRY" not in done.stdout
 
 
 @pytest.mark.parametrize("path", ["/", "/health", "/upload", "/nothing", "/static/spinexr.css"])
@@ -266,6 +278,11 @@ def test_leftovers_of_a_killed_process_are_swept_at_start(
     (spool / ".gitkeep").touch()
     make_app()
     assert [f.name for f in spool.iterdir()] == [".gitkeep"]
+
+
+def test_a_spool_that_cannot_be_written_is_named(make_app: Callable[..., Flask]) -> None:
+    with pytest.raises(ConfigurationError, match="SPINEXR_UPLOADS"):
+        make_app(uploads=Path("/proc/nothing"))
 
 
 def test_every_error_has_a_code_of_its_own_a_title_and_a_status() -> None:

@@ -25,6 +25,8 @@ from ultralytics.nn.tasks import DetectionModel, torch_safe_load  # noqa: E402
 # The largest network that is used here has 283 MB; a file of several GB is something else.
 _LARGEST_FILE_BYTES = 2 * 1024**3
 
+_DETECTOR_SCALES = "nsmlx"
+
 # Training scripts leave metrics as numpy scalars beside the weights. These rebuild numbers only.
 _SCALAR = np.float64(0).__reduce__()[0]  # numpy's own constructor of scalars
 _NUMPY_SCALARS: list[Any] = [
@@ -55,11 +57,12 @@ def load_classifier(file: Path, architecture: str) -> torch.nn.Module:
     return model.eval()
 
 
-def load_detector(file: Path) -> tuple[torch.nn.Module, tuple[str, ...]]:
-    """A YOLO detection network of any scale, fused, in eval mode, and its class names.
+def load_detector(file: Path) -> tuple[torch.nn.Module, str, tuple[str, ...]]:
+    """A YOLO11 detection network, fused, in eval mode; its architecture; its class names.
 
     Raises:
-        CheckpointError: unreadable file, or not a YOLO detection network.
+        CheckpointError: unreadable file, or not a YOLO11 detection network of scale n to x.
+        OSError: the file cannot be opened.
     """
     _check_size(file)
     try:
@@ -76,10 +79,30 @@ def load_detector(file: Path) -> tuple[torch.nn.Module, tuple[str, ...]]:
     if not isinstance(model, DetectionModel):
         raise CheckpointError("holds no YOLO detection network.")
     model = model.float()
-    _check_finite(model.state_dict())
-    names = model.names
-    ordered = tuple(str(names[i]) for i in range(len(names)))
-    return model.fuse().eval(), ordered
+    state = model.state_dict()
+    classes = _class_names(model)
+    architecture = _architecture(state, len(classes))
+    _check_finite(state)
+    return model.fuse().eval(), architecture, classes
+
+
+def _class_names(model: Any) -> tuple[str, ...]:
+    names = getattr(model, "names", None)
+    head = model.model[-1]
+    count = getattr(head, "nc", None)
+    if not isinstance(names, dict) or sorted(names) != list(range(count or 0)) or not names:
+        raise CheckpointError("names other classes than its network has outputs for.")
+    return tuple(str(names[i]) for i in range(len(names)))
+
+
+def _architecture(state: Mapping[str, torch.Tensor], classes: int) -> str:
+    """Which YOLO11 the parameters are those of, by name and shape."""
+    shapes = {name: tensor.shape for name, tensor in state.items()}
+    for scale in _DETECTOR_SCALES:
+        model = DetectionModel(f"yolo11{scale}.yaml", nc=classes, verbose=False)
+        if shapes == {name: tensor.shape for name, tensor in model.state_dict().items()}:
+            return f"yolo11{scale}"
+    raise CheckpointError("does not hold a YOLO11 detection network of scale n, s, m, l or x.")
 
 
 def _state_dict(file: Path) -> dict[str, torch.Tensor]:

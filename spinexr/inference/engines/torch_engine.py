@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 
 from spinexr.errors import ModelOutputError, ModelsNotReadyError, Problem
-from spinexr.inference.bundle import Bundle, sha256_of
+from spinexr.inference.bundle import Bundle, DetectorSpec, sha256_of
 from spinexr.inference.engines import torch_runtime
 from spinexr.inference.engines.base import Engine, LoadedModel, RawDetections
 from spinexr.inference.engines.torch_checkpoints import (
@@ -54,7 +54,7 @@ class TorchEngine(Engine):
             try:
                 digest = _verified_sha256(member.file, member.sha256)
                 network = load_classifier(member.file, member.architecture)
-            except CheckpointError as e:
+            except (CheckpointError, OSError) as e:
                 problems.append(_problem(bundle, member.file, e))
                 continue
             self._members[member.name] = network.to(self._device)
@@ -63,9 +63,9 @@ class TorchEngine(Engine):
             )
         try:
             digest = _verified_sha256(self._spec.file, self._spec.sha256)
-            detector, self.class_names = load_detector(self._spec.file)
-            _check_classes(self.class_names, self._spec.classes)
-        except CheckpointError as e:
+            detector, architecture, self.class_names = load_detector(self._spec.file)
+            _check_detector(self._spec, architecture, self.class_names)
+        except (CheckpointError, OSError) as e:
             problems.append(_problem(bundle, self._spec.file, e))
         if problems:
             raise ModelsNotReadyError(
@@ -75,9 +75,7 @@ class TorchEngine(Engine):
         stride = int(torch.as_tensor(detector.stride).max())
         self._letterbox = LetterBox((self._spec.size, self._spec.size), auto=True, stride=stride)
         models.append(
-            LoadedModel(
-                "detector", self._spec.architecture, bundle.relative(self._spec.file), digest
-            )
+            LoadedModel("detector", architecture, bundle.relative(self._spec.file), digest)
         )
         self.models = tuple(models)
 
@@ -123,13 +121,18 @@ def _verified_sha256(file: Path, expected: str | None) -> str:
     return digest
 
 
-def _check_classes(found: tuple[str, ...], expected: tuple[str, ...] | None) -> None:
-    if expected is not None and expected != found:
+def _check_detector(spec: DetectorSpec, architecture: str, classes: tuple[str, ...]) -> None:
+    # "yolo11" alone, as in the standard profile, leaves the scale to the checkpoint.
+    if spec.architecture not in (architecture, architecture[:-1]):
+        raise CheckpointError(f"holds a {architecture}; the manifest says {spec.architecture}.")
+    if spec.classes is not None and spec.classes != classes:
         raise CheckpointError(
-            f"knows the classes {', '.join(found)}; the manifest says {', '.join(expected)}."
+            f"knows the classes {', '.join(classes)}; the manifest says {', '.join(spec.classes)}."
         )
 
 
-def _problem(bundle: Bundle, file: Path, error: CheckpointError) -> Problem:
+def _problem(bundle: Bundle, file: Path, error: CheckpointError | OSError) -> Problem:
     shown = bundle.relative(file)
+    if isinstance(error, OSError):
+        return Problem("checkpoint_unreadable", f"{shown}: {error.strerror or error}.", shown)
     return Problem("checkpoint_invalid", f"{shown} {error}", shown)
