@@ -16,7 +16,7 @@ from spinexr.web import create_app
 from spinexr.web.models import Models
 from tests.fakes import FakeEngine, fake_bundle
 
-_HEAVY_FIXTURES = ("untrained_root", "real_predictor", "server")
+_HEAVY_FIXTURES = ("untrained_root", "real_predictor", "server", "phantom_root")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -74,6 +74,17 @@ def untrained_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     root = tmp_path_factory.mktemp("weights")
     write_untrained_bundle(root, detector="yolo11n", abnormal=True, boxes=60)
+    return root
+
+
+@pytest.fixture(scope="session")
+def phantom_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small dataset of phantoms: at least 400 images of 240 × 160 pixels."""
+    from spinexr.datasets.phantoms import Plan, generate
+
+    root = tmp_path_factory.mktemp("phantoms") / "data"
+    for _ in generate(Plan(root, studies=270, seed=3, rows=240, columns=160), workers=2):
+        pass
     return root
 
 

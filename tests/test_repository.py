@@ -86,7 +86,7 @@ def test_the_changelog_has_a_place_for_what_comes_next() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["README.md", "docs/api.md", "docs/bundle.md", "docs/evaluation.md"]
+    "name", ["README.md", "docs/api.md", "docs/bundle.md", "docs/evaluation.md", "docs/phantoms.md"]
 )
 def test_links_between_documents_lead_somewhere(name: str) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", text(name)):

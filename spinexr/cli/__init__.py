@@ -8,6 +8,7 @@ from spinexr import DISCLAIMER, __version__
 from spinexr.cli.analyse import analyse
 from spinexr.cli.doctor import doctor
 from spinexr.cli.evaluate import evaluate
+from spinexr.cli.phantom import phantom
 from spinexr.cli.serve import serve
 from spinexr.cli.weights import weights
 
@@ -18,5 +19,5 @@ def main() -> None:
     """Radiograph AI on the spine: classify, find lesions, serve."""
 
 
-for _command in (analyse, serve, doctor, weights, evaluate):
+for _command in (analyse, serve, doctor, weights, phantom, evaluate):
     main.add_command(_command)

@@ -1,7 +1,7 @@
 """One patient's spine and trunk as solids, from a specification that findings may change first.
 
-World frame in mm: x to the patient's left, y to the front, z up. Sizes and curves are rounded values
-of general anatomy: good for a likeness, no source to measure people by.
+World frame in mm: x to the patient's left, y to the front, z up. Sizes and curves are rounded
+values of general anatomy: good for a likeness, no source to measure people by.
 """
 
 from __future__ import annotations
@@ -252,19 +252,6 @@ def vertebra_solids(v: Vertebra, patient: Patient, rng: _Rng) -> list[Vector]:
             cone(f.point([0, rear - 2, -0.1 * h]), f.point(tip), 4.0, 3.0, thick, flat=1.0)
         )
     return solids
-
-
-def disc_solids(v: Vertebra, below: Frame, below_height: float, patient: Patient) -> list[Vector]:
-    """Sclerosis of the end-plates around the disc under `v`, where a finding has put it."""
-    if v.sclerosis_below <= 0:
-        return []
-    dense = Material(0.25, 0.18, 0.8)
-    a, b = v.width / 2 * 0.92, v.depth / 2 * 0.92
-    t = v.sclerosis_below / 2
-    return [
-        superquadric(v.frame.at([0, 0, -v.middle / 2 + t]), [a, b, t], dense, n=2.6, m=2.4),
-        superquadric(below.at([0, 0, below_height / 2 - t]), [a, b, t], dense, n=2.6, m=2.4),
-    ]
 
 
 def ribs(vertebrae: dict[str, Vertebra], patient: Patient, rng: _Rng) -> Groups:

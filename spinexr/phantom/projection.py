@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -12,7 +13,7 @@ from PIL import ImageDraw, ImageFont
 from scipy.ndimage import gaussian_filter
 
 from spinexr.domain import Photometric
-from spinexr.phantom import anatomy, film, kernels
+from spinexr.phantom import anatomy, film, kernels, lesions
 from spinexr.phantom.anatomy import LEVELS, Groups, Patient, Region, Vertebra
 from spinexr.phantom.solids import Frame, Vector
 
@@ -45,6 +46,7 @@ class Scene:
     sacrum: Frame
     groups: Groups
     gas: list[tuple[Vector, float]]
+    marks: tuple[lesions.Marks, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +67,24 @@ class Geometry:
         return (u - self.left) / self.pixel_mm, (self.top - float(point[2])) / self.pixel_mm
 
 
-def build_scene(region: Region, patient: Patient, rng: np.random.Generator) -> Scene:
+def build_scene(
+    region: Region,
+    patient: Patient,
+    rng: np.random.Generator,
+    *,
+    findings: Sequence[lesions.Finding] = (),
+) -> Scene:
     """Everything of a patient that a film of the region shows."""
     vertebrae = anatomy.make_vertebrae(patient, rng)
     center, _, levels = _FIELDS[region]
+    lesions.change_vertebrae(findings, vertebrae, rng)
     sacrum = anatomy.place(patient, vertebrae, center)
-    groups: Groups = [anatomy.vertebra_solids(vertebrae[n], patient, rng) for n in levels]
+    changes = lesions.apply(findings, vertebrae, patient, rng)
+    groups: Groups = [
+        anatomy.vertebra_solids(vertebrae[n], patient, rng) + changes.joined.get(n, [])
+        for n in levels
+    ]
+    groups += changes.pieces
     gas: list[tuple[Vector, float]] = []
     if region is Region.CERVICAL:
         groups += anatomy.head_and_neck(vertebrae, patient, rng)
@@ -80,7 +94,7 @@ def build_scene(region: Region, patient: Patient, rng: np.random.Generator) -> S
     if region in (Region.LUMBAR, Region.THORACOLUMBAR):
         groups += anatomy.pelvis(sacrum, patient, rng)
         gas = anatomy.belly_gas(vertebrae["L3"].frame.origin, patient, rng)
-    return Scene(patient, region, vertebrae, sacrum, groups, gas)
+    return Scene(patient, region, vertebrae, sacrum, groups, gas, tuple(changes.marks))
 
 
 def geometry_for(

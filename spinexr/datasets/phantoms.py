@@ -1,0 +1,187 @@
+"""Datasets of phantoms in the layout of VinDr-SpineXR, labels known because they were drawn."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import multiprocessing
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pydicom import uid
+
+from spinexr.datasets.vindr import CLASSES, COLUMNS, NO_FINDING, PARTS
+from spinexr.domain import Box, Photometric
+from spinexr.errors import ConfigurationError
+from spinexr.phantom import film, lesions, projection, writer
+from spinexr.phantom.anatomy import LEVELS, Patient, Region
+from spinexr.phantom.projection import View
+
+# How often each class is drawn: the dataset's own order, its rare ones often enough to learn.
+_PROBABILITIES = (0.34, 0.15, 0.10, 0.09, 0.11, 0.12, 0.09)
+_ABNORMAL_STUDIES = 0.5
+_TEST_SHARE = 0.25
+# The test part draws anatomy and film from wider ranges than train.
+_WIDE = {"train": 1.0, "test": 1.25}
+_LEVELS = {
+    Region.CERVICAL: LEVELS[1:6],
+    Region.THORACIC: LEVELS[8:17],
+    Region.THORACOLUMBAR: LEVELS[14:21],
+    Region.LUMBAR: LEVELS[17:22],
+}
+# What a frontal film cannot show.
+_NOT_FRONTAL = ("Foraminal stenosis", "Spondylolysthesis")
+_SYNTAXES = (
+    uid.ExplicitVRLittleEndian,
+    uid.ImplicitVRLittleEndian,
+    uid.JPEG2000Lossless,
+    uid.JPEGLSLossless,
+    uid.JPEGLosslessSV1,
+)
+_MAKERS = ("PHANTOM WORKS A", "PHANTOM WORKS B", "PHANTOM WORKS C", "PHANTOM WORKS D")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to make; the same plan makes the same files on any number of cores."""
+
+    out: Path
+    studies: int
+    seed: int
+    rows: int = 1200
+    columns: int = 800
+
+
+@dataclass(frozen=True, slots=True)
+class PhantomImage:
+    """One image that was written."""
+
+    part: str
+    study_id: str
+    series_id: str
+    image_id: str
+    boxes: tuple[tuple[str, Box], ...]
+
+
+def generate(plan: Plan, *, workers: int) -> Iterator[int]:
+    """Write the dataset; yields the number of images after each study.
+
+    Raises:
+        ConfigurationError: the folder holds something, or the plan has no study for both parts.
+    """
+    if plan.studies < 2:
+        raise ConfigurationError("A dataset of two parts needs at least 2 studies.")
+    if plan.out.exists() and any(plan.out.iterdir()):
+        raise ConfigurationError(f"{plan.out} is not empty; choose another folder.")
+    for part in PARTS:
+        (plan.out / f"{part}_images").mkdir(parents=True)
+    written: list[PhantomImage] = []
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        for images in pool.map(_make_study, [(plan, n) for n in range(plan.studies)]):
+            written += images
+            yield len(images)
+    (plan.out / "annotations").mkdir()
+    for part in PARTS:
+        _write_csv(plan.out / f"annotations/{part}.csv", [i for i in written if i.part == part])
+
+
+def _make_study(task: tuple[Plan, int]) -> list[PhantomImage]:
+    plan, number = task
+    rng = np.random.default_rng([plan.seed, number])
+    # Evenly spread, so that small datasets have both parts too.
+    tests = max(1, round(plan.studies * _TEST_SHARE))
+    part = "test" if (number * tests) % plan.studies < tests else "train"
+    study_id = _identifier(plan.seed, number)
+    region = list(Region)[int(rng.choice(4, p=[0.25, 0.15, 0.2, 0.4]))]
+    patient = Patient.draw(rng, wide=_WIDE[part])
+    findings = []
+    if rng.random() < _ABNORMAL_STUDIES:
+        findings = lesions.draw(_LEVELS[region], rng, classes=CLASSES, probabilities=_PROBABILITIES)
+    scene = projection.build_scene(region, patient, rng, findings=findings)
+    person = {
+        "PatientSex": "F" if rng.random() < 0.62 else "M",
+        "PatientAge": f"{int(rng.integers(12, 92)):03d}Y",
+        "Manufacturer": _MAKERS[int(rng.integers(len(_MAKERS)))],
+        "Modality": "DX" if rng.random() < 0.7 else "CR",
+    }
+    wanted = 1 + int(rng.choice(3, p=[0.45, 0.4, 0.15]))
+    views = list(rng.permutation([View.FRONTAL, View.LATERAL, View.OBLIQUE]))
+    if any(f.label in _NOT_FRONTAL for f in findings):
+        views.sort(key=lambda v: v == View.FRONTAL)
+    images: list[PhantomImage] = []
+    for n, view in enumerate(views):
+        if len(images) == wanted:
+            break
+        image = _make_image(plan, part, study_id, n, scene, View(view), person, rng)
+        if image is not None:
+            images.append(image)
+    return images
+
+
+def _make_image(
+    plan: Plan,
+    part: str,
+    study_id: str,
+    number: int,
+    scene: projection.Scene,
+    view: View,
+    person: dict[str, str],
+    rng: np.random.Generator,
+) -> PhantomImage | None:
+    geometry = projection.geometry_for(scene, view, rng, rows=plan.rows, columns=plan.columns)
+    boxes = []
+    for mark in scene.marks:
+        box = lesions.box_of(mark.points, geometry.project, rows=plan.rows, columns=plan.columns)
+        if box is not None and not (view is View.FRONTAL and mark.label in _NOT_FRONTAL):
+            boxes.append((mark.label, box))
+    if scene.marks and not boxes:
+        return None  # neither normal nor labelled
+    exposure = film.Film.draw(rng, wide=_WIDE[part])
+    shown = projection.expose(scene, geometry, exposure, rng)
+    bits = int(rng.integers(10, 16))
+    photometric = Photometric.MONOCHROME1 if rng.random() < 0.35 else Photometric.MONOCHROME2
+    image_id = _identifier(plan.seed, study_id, number)
+    magnification = float(rng.uniform(1.08, 1.25))
+    spacing = f"{geometry.pixel_mm * magnification:.4f}"
+    window = 2**bits - 1
+    dataset = writer.build(
+        projection.to_stored(shown, bits=bits, photometric=photometric),
+        uids=writer.Uids.derived_from(study_id, str(number), image_id),
+        transfer_syntax=_SYNTAXES[int(rng.integers(len(_SYNTAXES)))],
+        photometric=photometric,
+        bits_stored=bits,
+        attributes={
+            **person,
+            "PatientName": "Phantom^SpineXR",
+            "PatientID": study_id,
+            "BodyPartExamined": scene.region.value,
+            "ViewPosition": view.value,
+            "ImagerPixelSpacing": [spacing, spacing],
+            "WindowCenter": round(window * float(rng.uniform(0.46, 0.54))),
+            "WindowWidth": round(window * float(rng.uniform(0.85, 1.0))),
+        },
+    )
+    file = plan.out / f"{part}_images" / f"{image_id}.dicom"
+    file.write_bytes(writer.to_bytes(dataset))
+    return PhantomImage(part, study_id, _identifier(study_id, number), image_id, tuple(boxes))
+
+
+def _identifier(*parts: object) -> str:
+    """32 hexadecimal digits, like the dataset's own ids."""
+    return hashlib.sha256("/".join(map(str, parts)).encode()).hexdigest()[:32]
+
+
+def _write_csv(file: Path, images: list[PhantomImage]) -> None:
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        table = csv.writer(stream)
+        table.writerow(COLUMNS)
+        for image in images:
+            start = [image.study_id, image.series_id, image.image_id, "phantom"]
+            if not image.boxes:
+                table.writerow([*start, NO_FINDING, "", "", "", ""])
+            for label, b in image.boxes:
+                table.writerow([*start, label, *(f"{v:.2f}" for v in (b.x1, b.y1, b.x2, b.y2))])
