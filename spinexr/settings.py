@@ -136,7 +136,7 @@ class Settings:
 
     @classmethod
     def describe(cls) -> list[tuple[str, str, str]]:
-        """(variable, default, what it is) of every setting, for documents and `doctor`."""
+        """(variable, default, what it is) of every setting, for the documents."""
         by_name = {f.name: f for f in fields(cls)}
         rows = []
         for variable, name in cls.variables().items():

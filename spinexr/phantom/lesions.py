@@ -121,7 +121,7 @@ def box_of(
 
 
 def _below(level: str) -> str:
-    return LEVELS[min(LEVELS.index(level) + 1, len(LEVELS) - 1)]
+    return LEVELS[LEVELS.index(level) + 1]  # no finding is drawn at L5: the sacrum is no vertebra
 
 
 def _corners(v: Vertebra, *, low: float, high: float, grow: float = 1.0) -> Points:

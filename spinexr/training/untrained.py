@@ -26,8 +26,6 @@ torch_runtime.prepare()
 import timm  # noqa: E402  (the runtime must be prepared first)
 from ultralytics.nn.tasks import DetectionModel  # noqa: E402
 
-DETECTORS = ("yolo11n", "yolo11s", "yolo11m", "yolo11l", "yolo11x")
-
 _SETTLE_PASSES = 4
 _SETTLE_BATCH = 4
 _DETECTOR_SIDE = 320

@@ -81,7 +81,8 @@ def load_detector(file: Path) -> tuple[torch.nn.Module, str, tuple[str, ...]]:
     model = model.float()
     state = model.state_dict()
     classes = _class_names(model)
-    architecture = _architecture(state, len(classes))
+    claimed = str((getattr(model, "yaml", None) or {}).get("scale"))
+    architecture = _architecture(state, len(classes), claimed)
     _check_finite(state)
     return model.fuse().eval(), architecture, classes
 
@@ -95,10 +96,10 @@ def _class_names(model: Any) -> tuple[str, ...]:
     return tuple(str(names[i]) for i in range(len(names)))
 
 
-def _architecture(state: Mapping[str, torch.Tensor], classes: int) -> str:
-    """Which YOLO11 the parameters are those of, by name and shape."""
+def _architecture(state: Mapping[str, torch.Tensor], classes: int, claimed: str) -> str:
+    """Which YOLO11 the parameters are those of, by name and shape; the claimed scale first."""
     shapes = {name: tensor.shape for name, tensor in state.items()}
-    for scale in _DETECTOR_SCALES:
+    for scale in sorted(_DETECTOR_SCALES, key=lambda scale: scale != claimed):
         model = DetectionModel(f"yolo11{scale}.yaml", nc=classes, verbose=False)
         if shapes == {name: tensor.shape for name, tensor in model.state_dict().items()}:
             return f"yolo11{scale}"
