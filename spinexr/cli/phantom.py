@@ -18,9 +18,22 @@ from spinexr.errors import SpineXRError
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed.")
 @click.option("--rows", type=click.IntRange(128, 6000), default=1200, show_default=True)
 @click.option("--columns", type=click.IntRange(128, 6000), default=800, show_default=True)
+@click.option(
+    "--test-share",
+    type=click.FloatRange(0, 1),
+    default=0.25,
+    show_default=True,
+    help="Share of the studies that become the test part; at least one study for each part.",
+)
 @click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: one per core]")
 def phantom(
-    out: Path, studies: int, seed: int, rows: int, columns: int, workers: int | None
+    out: Path,
+    studies: int,
+    seed: int,
+    rows: int,
+    columns: int,
+    test_share: float,
+    workers: int | None,
 ) -> None:
     """Write a dataset of synthetic radiographs with known findings to OUT.
 
@@ -28,7 +41,7 @@ def phantom(
     """
     from spinexr.datasets.phantoms import Plan, generate
 
-    plan = Plan(out, studies, seed, rows, columns)
+    plan = Plan(out, studies, seed, rows, columns, test_share)
     images = 0
     try:
         with click.progressbar(

@@ -23,23 +23,23 @@ from spinexr.phantom.projection import View
 # How often each class is drawn: the dataset's own order, its rare ones often enough to learn.
 _PROBABILITIES = (0.34, 0.15, 0.10, 0.09, 0.11, 0.12, 0.09)
 _ABNORMAL_STUDIES = 0.5
-_TEST_SHARE = 0.25
 # The test part draws anatomy and film from wider ranges than train.
 _WIDE = {"train": 1.0, "test": 1.25}
 _LEVELS = {
     Region.CERVICAL: LEVELS[1:6],
     Region.THORACIC: LEVELS[8:17],
-    Region.THORACOLUMBAR: LEVELS[14:21],
-    Region.LUMBAR: LEVELS[17:22],
+    Region.THORACOLUMBAR: LEVELS[14:22],
+    Region.LUMBAR: LEVELS[17:23],
 }
-# What a frontal film cannot show.
-_NOT_FRONTAL = ("Foraminal stenosis", "Spondylolysthesis")
+# What a frontal film hardly shows.
+_FROM_THE_SIDE = ("Foraminal stenosis", "Spondylolysthesis")
 _SYNTAXES = (
     uid.ExplicitVRLittleEndian,
     uid.ImplicitVRLittleEndian,
     uid.JPEG2000Lossless,
     uid.JPEGLSLossless,
     uid.JPEGLosslessSV1,
+    uid.RLELossless,
 )
 _MAKERS = ("PHANTOM WORKS A", "PHANTOM WORKS B", "PHANTOM WORKS C", "PHANTOM WORKS D")
 
@@ -53,6 +53,7 @@ class Plan:
     seed: int
     rows: int = 1200
     columns: int = 800
+    test_share: float = 0.25  # of the studies
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ def _make_study(task: tuple[Plan, int]) -> list[PhantomImage]:
     plan, number = task
     rng = np.random.default_rng([plan.seed, number])
     # Evenly spread, so that small datasets have both parts too.
-    tests = max(1, round(plan.studies * _TEST_SHARE))
+    tests = min(max(1, round(plan.studies * plan.test_share)), plan.studies - 1)
     part = "test" if (number * tests) % plan.studies < tests else "train"
     study_id = _identifier(plan.seed, number)
     region = list(Region)[int(rng.choice(4, p=[0.25, 0.15, 0.2, 0.4]))]
@@ -103,14 +104,14 @@ def _make_study(task: tuple[Plan, int]) -> list[PhantomImage]:
         findings = lesions.draw(_LEVELS[region], rng, classes=CLASSES, probabilities=_PROBABILITIES)
     scene = projection.build_scene(region, patient, rng, findings=findings)
     person = {
-        "PatientSex": "F" if rng.random() < 0.62 else "M",
-        "PatientAge": f"{int(rng.integers(12, 92)):03d}Y",
+        "PatientSex": patient.sex,
+        "PatientAge": f"{patient.age:03d}Y",
         "Manufacturer": _MAKERS[int(rng.integers(len(_MAKERS)))],
         "Modality": "DX" if rng.random() < 0.7 else "CR",
     }
     wanted = 1 + int(rng.choice(3, p=[0.45, 0.4, 0.15]))
     views = list(rng.permutation([View.FRONTAL, View.LATERAL, View.OBLIQUE]))
-    if any(f.label in _NOT_FRONTAL for f in findings):
+    if any(f.label in _FROM_THE_SIDE for f in findings):
         views.sort(key=lambda v: v == View.FRONTAL)
     images: list[PhantomImage] = []
     for n, view in enumerate(views):
@@ -135,8 +136,8 @@ def _make_image(
     geometry = projection.geometry_for(scene, view, rng, rows=plan.rows, columns=plan.columns)
     boxes = []
     for mark in scene.marks:
-        box = lesions.box_of(mark.points, geometry.project, rows=plan.rows, columns=plan.columns)
-        if box is not None and not (view is View.FRONTAL and mark.label in _NOT_FRONTAL):
+        box = geometry.box_of(mark)
+        if box is not None:
             boxes.append((mark.label, box))
     if scene.marks and not boxes:
         return None  # neither normal nor labelled
@@ -159,6 +160,8 @@ def _make_image(
             "PatientName": "Phantom^SpineXR",
             "PatientID": study_id,
             "BodyPartExamined": scene.region.value,
+            "StudyDescription": f"{scene.region.value} PHANTOM",
+            "SeriesDescription": f"{scene.region.value} {view.value}",
             "ViewPosition": view.value,
             "ImagerPixelSpacing": [spacing, spacing],
             "WindowCenter": round(window * float(rng.uniform(0.46, 0.54))),

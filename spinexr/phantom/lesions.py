@@ -13,11 +13,12 @@ from itertools import pairwise
 import numpy as np
 
 from spinexr.domain import Box
-from spinexr.phantom.anatomy import LEVELS, Groups, Patient, Vertebra
-from spinexr.phantom.solids import Material, Vector, cone, superquadric
+from spinexr.phantom.anatomy import LEVELS, SACRAL, Groups, Patient, Vertebra, below
+from spinexr.phantom.solids import Frame, Material, Vector, cone, plate, rotation, superquadric
 
 _Rng = np.random.Generator
 _SMALLEST_BOX_PX = 6.0
+_SEEN = 0.5  # least share of a facing direction that must lie in the plane of the film
 
 Points = list[Vector]
 
@@ -31,12 +32,19 @@ class Finding:
     severity: float
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
 class Marks:
-    """What a finding has left behind: points in the world around it, for its box."""
+    """What a finding has left behind: points in the world around it, for its box.
+
+    `margin` in mm is added around the projected points. A finding with a `facing` direction shows
+    only where that direction lies near enough to the plane of the film: a spur at the front of a
+    body is hidden by the body in a frontal view.
+    """
 
     label: str
     points: Points
+    margin: float = 0.0
+    facing: Vector | None = None
 
 
 @dataclass
@@ -77,7 +85,13 @@ def change_vertebrae(
             v.disc *= 0.62 - 0.42 * s
             v.sclerosis_below = 0.8 + 2.8 * s
         elif f.label == "Spondylolysthesis":
-            v.slip = v.depth * (0.11 + 0.34 * s) * (1 if rng.random() < 0.8 else -1)
+            shift = v.depth * (0.11 + 0.34 * s)
+            kind = rng.random()
+            if kind < 0.85:
+                v.slip[1] = shift if kind < 0.7 else -0.7 * shift
+                v.pars_gap = float(kind < 0.4 and v.lumbar)
+            else:  # to a side
+                v.slip[0] = shift * (0.6 if rng.random() < 0.5 else -0.6)
             v.disc *= 1 - 0.3 * s
         elif f.label == "Vertebral collapse":
             kind = rng.random()
@@ -104,12 +118,43 @@ def apply(
     return changes
 
 
+def dents(vertebrae: dict[str, Vertebra], levels: Sequence[str], rng: _Rng) -> Groups:
+    """Schmorl-like dents of end-plates with a dense rim; a variant of normal, never marked."""
+    pieces: Groups = []
+    for level in levels:
+        if rng.random() < 0.05:
+            v = vertebrae[level]
+            size = float(rng.uniform(2.0, 4.5)) * v.width / 45
+            side = 1.0 if rng.random() < 0.5 else -1.0
+            at = [rng.normal(0, v.width / 8), rng.normal(0, v.depth / 8), side * (v.middle / 2 - 1)]
+            dent = superquadric(
+                v.frame.at(at), [1.6 * size, 1.4 * size, size], Material(0.12, -0.10, 1.0)
+            )
+            pieces.append([dent])
+    return pieces
+
+
 def box_of(
-    points: Points, project: Callable[[Vector], tuple[float, float]], *, rows: int, columns: int
+    marks: Marks,
+    project: Callable[[Vector], tuple[float, float]],
+    *,
+    across: Vector,
+    pixel_mm: float,
+    rows: int,
+    columns: int,
 ) -> Box | None:
-    """The box around projected points, clipped to the film; None where too little of it shows."""
-    xy = np.array([project(p) for p in points])
-    (x1, y1), (x2, y2) = xy.min(0), xy.max(0)
+    """The box around projected marks, clipped to the film; None where too little of it shows.
+
+    Args:
+        across: unit vector of the film's horizontal axis in the world.
+    """
+    if marks.facing is not None:
+        in_plane = np.hypot(float(marks.facing @ across), float(marks.facing[2]))
+        if in_plane < _SEEN * np.linalg.norm(marks.facing):
+            return None
+    xy = np.array([project(p) for p in marks.points])
+    margin = marks.margin / pixel_mm
+    (x1, y1), (x2, y2) = xy.min(0) - margin, xy.max(0) + margin
     area = max(x2 - x1, 1e-6) * max(y2 - y1, 1e-6)
     x1, x2 = np.clip([x1, x2], 0, columns)
     y1, y2 = np.clip([y1, y2], 0, rows)
@@ -120,111 +165,164 @@ def box_of(
     return Box(float(x1), float(y1), float(x2), float(y2))
 
 
-def _below(level: str) -> str:
-    return LEVELS[LEVELS.index(level) + 1]  # no finding is drawn at L5: the sacrum is no vertebra
-
-
-def _corners(v: Vertebra, *, low: float, high: float, grow: float = 1.0) -> Points:
-    """Corners of the box around the part of a body between two local heights."""
-    a, b = v.width / 2 * grow, v.depth / 2 * grow
-    return [v.frame.point([x, y, z]) for x in (-a, a) for y in (-b, b) for z in (low, high)]
+def _rims(v: Vertebra, *heights: float, grow: float = 1.0) -> Points:
+    """Points around the outline of a body at local heights."""
+    angles = np.linspace(0, 2 * np.pi, 16, endpoint=False)
+    c, s = np.cos(angles), np.sin(angles)
+    around = (np.abs(c) ** 2.5 + np.abs(s) ** 2.5) ** (-1 / 2.5) * grow
+    return [
+        v.frame.point([v.width / 2 * r * x, v.depth / 2 * r * y, z])
+        for z in heights
+        for x, y, r in zip(c, s, around, strict=True)
+    ]
 
 
 def _osteophytes(
     f: Finding, vertebrae: dict[str, Vertebra], patient: Patient, rng: _Rng, changes: Changes
 ) -> None:
-    """Spurs at the end-plate corners, beaks up or down, denser at the rim."""
-    v = vertebrae[f.level]
+    """Spurs at the end-plate corners, beaks up or down, denser at the rim; some bridge a disc."""
+    v, w = vertebrae[f.level], vertebrae[below(f.level)]
     k = v.width / 45
     bone = Material(0.40, 0.14, 1.0)
-    for _ in range(int(rng.integers(1, 4))):
+    angles = np.array([0.0, np.pi, np.pi / 2, 0.25 * np.pi, 0.75 * np.pi])
+    for angle in rng.choice(angles, size=int(rng.integers(1, 4)), replace=False):
         size = (2.0 + 7.0 * f.severity * float(rng.uniform(0.6, 1.0))) * (0.6 + 0.4 * k)
-        angle = float(rng.choice([0.0, np.pi, np.pi / 2, 0.25 * np.pi, 0.75 * np.pi]))
-        up = 1.0 if rng.random() < 0.5 else -1.0
-        out = np.array([np.cos(angle) * v.width / 2, np.sin(angle) * v.depth / 2, 0.0])
         away = np.array([np.cos(angle), np.sin(angle), 0.0])
-        root = out * 0.93 + [0, 0, up * (v.middle / 2 - 1.5)]
-        tip = root + away * size + [0, 0, up * size * float(rng.uniform(0.3, 0.9))]
         across = np.array([-np.sin(angle), np.cos(angle), 0.0])
-        spread = 0.22 * v.width
-        for t in (-1.0, -0.4, 0.3, 0.9):
-            start = v.frame.point(root + across * t * spread)
-            end = v.frame.point(tip + across * t * spread * 0.6)
-            spur = cone(start, end, 2.2 * k + 0.8, 0.9, bone)
-            changes.joined.setdefault(f.level, []).append(spur)
-        middle, reach = (root + tip) / 2, size * 0.75 + 2.5
-        changes.marks.append(Marks(f.label, [v.frame.point(middle + d) for d in _cube(reach)]))
+        bridge = f.severity > 0.6 and w.level != SACRAL and rng.random() < 0.25
+        spurs = [(v, -1.0), (w, 1.0)] if bridge else [(v, -1.0 if rng.random() < 0.6 else 1.0)]
+        points: Points = []
+        for body, up in spurs:
+            out = away * [body.width / 2, body.depth / 2, 0]
+            root = out * 0.93 + [0, 0, up * (body.middle / 2 - 1.5)]
+            rise = 0.5 * v.disc + 1 if bridge else size * float(rng.uniform(0.3, 0.9))
+            tip = root + away * size + [0, 0, up * rise]
+            spread = 0.22 * body.width
+            for t in (-1.0, -0.4, 0.3, 0.9):
+                start = body.frame.point(root + across * t * spread)
+                end = body.frame.point(tip + across * t * spread * 0.6)
+                spur = cone(start, end, 2.2 * k + 0.8, 0.9, bone)
+                changes.joined.setdefault(body.level, []).append(spur)
+            points += [body.frame.point(root), body.frame.point(tip)]
+        # 1.5 times the spur's own size.
+        margin = 0.25 * size + 2.5 * (0.5 + 0.5 * k)
+        changes.marks.append(Marks(f.label, points, margin, away @ v.frame.axes))
 
 
 def _disc(
     f: Finding, vertebrae: dict[str, Vertebra], patient: Patient, rng: _Rng, changes: Changes
 ) -> None:
-    v, w = vertebrae[f.level], vertebrae[_below(f.level)]
+    v, w = vertebrae[f.level], vertebrae[below(f.level)]
     dense = Material(0.22, 0.16, 0.8)
     t = v.sclerosis_below / 2
     for body, z in ((v, -v.middle / 2 + t), (w, w.middle / 2 - t)):
-        plate = [body.width / 2 * 0.9, body.depth / 2 * 0.9, t]
-        changes.pieces.append([superquadric(body.frame.at([0, 0, z]), plate, dense, n=2.6)])
+        sheet = [body.width / 2 * 0.9, body.depth / 2 * 0.9, t]
+        changes.pieces.append([superquadric(body.frame.at([0, 0, z]), sheet, dense, n=2.6)])
     if f.severity > 0.6 and rng.random() < 0.5:  # vacuum
         gap = (v.frame.point([0, 0, -v.middle / 2]) + w.frame.point([0, 0, w.middle / 2])) / 2
-        frame = type(v.frame)(gap, v.frame.axes)
         gas = Material(-0.2, -0.2, 0.3)
+        frame = Frame(gap, v.frame.axes)
         changes.pieces.append([superquadric(frame, [v.width * 0.3, v.depth * 0.3, 1.0], gas)])
-    points = _corners(v, low=-v.middle / 2, high=-v.middle / 2 + 3.5)
-    points += _corners(w, low=w.middle / 2 - 3.5, high=w.middle / 2)
+    points = _rims(v, -v.middle / 2, -v.middle / 2 + 3.5)
+    points += _rims(w, w.middle / 2 - 3.5, w.middle / 2)
     changes.marks.append(Marks(f.label, points))
 
 
 def _implant(
     f: Finding, vertebrae: dict[str, Vertebra], patient: Patient, rng: _Rng, changes: Changes
 ) -> None:
-    """Screws with heads and rods over two to four levels, or a cage, or cement."""
-    titanium = Material(2.2 + 1.2 * rng.random(), 2.8, 0.6)
+    """Screws and rods over two to four levels, a plate in front, a cage, wires, or cement."""
+    metal = Material(2.2 + 1.2 * rng.random(), 2.8, 0.6)
     n = LEVELS.index(f.level)
-    levels = [LEVELS[i] for i in range(n, min(n + int(rng.integers(2, 5)), len(LEVELS)))]
-    if len(levels) < 2 or rng.random() < 0.25:
-        v = vertebrae[f.level]
-        if rng.random() < 0.5:
-            cement = Material(0.9, 0.9, 0.5)
-            blobs = [
-                superquadric(v.frame.at(rng.normal(0, 1, 3) * [v.width / 6, v.depth / 6, 2]),
-                             list(rng.uniform(3, 8, 3)), cement)
-                for _ in range(5)
-            ]  # fmt: skip
-            changes.pieces.append(blobs)
-            reach = [v.width * 0.36, v.depth * 0.36, v.middle * 0.45]
-            points = [v.frame.point(d * reach) for d in _cube(1.0)]
-        else:
-            cage = v.frame.at([0, 0, -v.middle / 2 - v.disc / 2])
-            half = [v.width * 0.3, v.depth * 0.3, max(v.disc * 0.45, 2.5)]
-            changes.pieces.append([superquadric(cage, half, titanium, n=4.0, m=4.0)])
-            points = [cage.point(d * half) for d in _cube(1.0)]
-        changes.marks.append(Marks(f.label, points))
-        return
-    points = []
+    levels = LEVELS[n : n + int(rng.integers(2, 5))]
+    chain = [vertebrae[level] for level in levels]
+    kind = rng.random()
+    if len(chain) < 2 or kind < 0.12:
+        _cement(vertebrae[f.level], rng, changes, f.label)
+    elif kind < 0.27:
+        _cage(vertebrae[f.level], metal, changes, f.label)
+    elif kind < 0.36:
+        _wires(chain, metal, changes, f.label)
+    elif chain[0].cervical and kind < 0.75:
+        _front_plate(chain, metal, changes, f.label)
+    else:
+        _screws_and_rods(chain, metal, rng, changes, f.label)
+
+
+def _cement(v: Vertebra, rng: _Rng, changes: Changes, label: str) -> None:
+    cement = Material(0.9, 0.9, 0.5)
+    places = rng.normal(0, 1, (5, 3)) * [v.width / 6, v.depth / 6, 2]
+    blobs = [superquadric(v.frame.at(p), list(rng.uniform(3, 8, 3)), cement) for p in places]
+    changes.pieces.append(blobs)
+    changes.marks.append(Marks(label, [v.frame.point(p) for p in places], 6.5))
+
+
+def _cage(v: Vertebra, metal: Material, changes: Changes, label: str) -> None:
+    at = v.frame.at([0, 0, -v.middle / 2 - v.disc / 2])
+    half = [v.width * 0.3, v.depth * 0.3, max(v.disc * 0.45, 2.5)]
+    changes.pieces.append([superquadric(at, half, metal, n=4.0, m=4.0)])
+    changes.marks.append(Marks(label, [at.point(d * half) for d in _cube(1.0)]))
+
+
+def _wires(chain: Sequence[Vertebra], metal: Material, changes: Changes, label: str) -> None:
+    """Loops of wire around neighbouring spinous processes."""
+    points: Points = []
+    for upper, lower in pairwise(chain[:3]):
+        k = upper.width / 45
+        rear = [-v.depth / 2 - 24 * k - 10 for v in (upper, lower)]
+        for side in (-1.0, 1.0):
+            a = upper.frame.point([side * 4, rear[0], -0.1 * upper.middle])
+            b = lower.frame.point([side * 4, rear[1], -0.5 * lower.middle])
+            changes.pieces.append([cone(a, b, 0.6, 0.6, metal)])
+            points += [a, b]
+        ends = points[-4], points[-2]
+        changes.pieces.append([cone(ends[0], ends[1], 0.6, 0.6, metal)])
+    changes.marks.append(Marks(label, points, 3.0))
+
+
+def _front_plate(chain: Sequence[Vertebra], metal: Material, changes: Changes, label: str) -> None:
+    """A plate before the bodies with two screws into each."""
+    points: Points = []
+    fronts = [v.frame.point([0, v.depth / 2 + 1.5, 0]) for v in chain]
+    for a, b in pairwise(fronts):
+        middle = (a + b) / 2
+        up = (a - b) / np.linalg.norm(a - b)
+        front = np.cross(up, chain[0].frame.axes[0])
+        frame = Frame(middle, np.stack([np.cross(front, up), front, up]))
+        half = [chain[0].width * 0.32, 1.1, float(np.linalg.norm(a - b)) / 2 + 3]
+        changes.pieces.append([plate(frame, half, metal, rim=1.1, bend=(-1.0, 0.0), n=3.5)])
+        points += [frame.point([x, 0, z]) for x in (-half[0], half[0]) for z in (-half[2], half[2])]
+    for v in chain:
+        for side in (-1.0, 1.0):
+            head = v.frame.point([side * v.width * 0.2, v.depth / 2 + 1.5, 0])
+            tip = v.frame.point([side * v.width * 0.12, -v.depth * 0.25, 0])
+            changes.pieces.append([cone(head, tip, 1.9, 1.2, metal)])
+            points.append(tip)
+    changes.marks.append(Marks(label, points, 2.0))
+
+
+def _screws_and_rods(
+    chain: Sequence[Vertebra], metal: Material, rng: _Rng, changes: Changes, label: str
+) -> None:
+    points: Points = []
     for side in (-1.0, 1.0):
         heads: Points = []
-        for level in levels:
-            v = vertebrae[level]
+        for v in chain:
             k = v.width / 45
             x = side * (11.5 * (0.75 + 0.25 * k) + 4 * k)
             head = v.frame.point([x * 1.25, -v.depth / 2 - 20 * k - 4, 0.18 * v.middle])
             tip = v.frame.point([x * 0.72, v.depth * 0.22, 0.12 * v.middle])
             r = float(rng.uniform(2.0, 3.3)) * max(k, 0.6)
-            changes.pieces.append([cone(head, tip, r, r * 0.75, titanium)])
-            tulip = cone(
-                head, head + (head - tip) * 0.16, 6.0 * max(k, 0.6), 6.0 * max(k, 0.6), titanium
-            )
-            changes.pieces.append([tulip])
+            changes.pieces.append([cone(head, tip, r, r * 0.75, metal)])
+            wide = 6.0 * max(k, 0.6)
+            changes.pieces.append([cone(head, head + (head - tip) * 0.16, wide, wide, metal)])
             heads.append(head + (head - tip) * 0.14)
             points += [tip, head + (head - tip) * 0.3]
-        rod = [cone(a, b, 2.9, 2.9, titanium) for a, b in pairwise(heads)]
         ends = (heads[0] - heads[1], heads[-1] - heads[-2])
-        rod.append(cone(heads[0], heads[0] + ends[0] * 0.2, 2.9, 2.9, titanium))
-        rod.append(cone(heads[-1], heads[-1] + ends[1] * 0.2, 2.9, 2.9, titanium))
-        changes.pieces.append(rod)
-        points += [heads[0] + ends[0] * 0.25, heads[-1] + ends[1] * 0.25]
-    changes.marks.append(Marks(f.label, [p + d for p in points for d in _cube(3.0)]))
+        line = [heads[0] + ends[0] * 0.2, *heads, heads[-1] + ends[1] * 0.2]
+        changes.pieces.append([cone(a, b, 2.9, 2.9, metal) for a, b in pairwise(line)])
+        points += [line[0], line[-1]]
+    changes.marks.append(Marks(label, points, 3.5))
 
 
 def _foramen(
@@ -242,18 +340,18 @@ def _foramen(
             v.frame.at(place + [0, -2, 0]), [4 * k + grow, 4 * k + grow, 5 * k + grow], bone
         )
         changes.joined.setdefault(f.level, []).append(lump)
-        reach = np.array([5.0, 6.0, 10.0]) * (0.55 + 0.45 * k)
+        reach = np.array([3.0, 6.0, 10.0]) * (0.55 + 0.45 * k)
         points += [v.frame.point(place + [0, 4 * k, 0] + d * reach) for d in _cube(1.0)]
-    changes.marks.append(Marks(f.label, points))
+    changes.marks.append(Marks(f.label, points, facing=v.frame.axes[1]))
 
 
 def _slip(
     f: Finding, vertebrae: dict[str, Vertebra], patient: Patient, rng: _Rng, changes: Changes
 ) -> None:
-    v, w = vertebrae[f.level], vertebrae[_below(f.level)]
-    points = _corners(v, low=-v.middle / 2, high=v.middle * 0.1)
-    points += _corners(w, low=-w.middle * 0.1, high=w.middle / 2)
-    changes.marks.append(Marks(f.label, points))
+    v, w = vertebrae[f.level], vertebrae[below(f.level)]
+    points = _rims(v, -v.middle / 2, v.middle * 0.1)
+    points += _rims(w, -w.middle * 0.1, w.middle / 2)
+    changes.marks.append(Marks(f.label, points, facing=v.slip @ w.frame.axes))
 
 
 def _collapse(
@@ -266,35 +364,70 @@ def _collapse(
     )  # fmt: skip
     changes.pieces.append([band])
     half = max(v.front, v.middle, v.back) / 2
-    changes.marks.append(Marks(f.label, _corners(v, low=-half, high=half, grow=1.04)))
+    changes.marks.append(Marks(f.label, _rims(v, -half, half, grow=1.04)))
 
 
 def _other(
     f: Finding, vertebrae: dict[str, Vertebra], patient: Patient, rng: _Rng, changes: Changes
 ) -> None:
-    """A sclerotic or lytic focus, a fracture line, a foreign body."""
+    """A sclerotic or lytic focus, a fracture line, ankylosis, an enthesophyte, a foreign body."""
     v = vertebrae[f.level]
     kind = rng.random()
+    if kind < 0.12:
+        _ankylosis(f, vertebrae, changes)
+        return
+    if kind < 0.22:
+        _enthesophyte(f, v, changes)
+        return
     place = rng.uniform(-1, 1, 3) * [v.width * 0.25, v.depth * 0.25, v.middle * 0.2]
     radius = (2.5 + 5.5 * float(rng.uniform(0.4, 1.0))) * (0.6 + 0.4 * v.width / 45)
     strength = 0.10 + 0.35 * f.severity
-    if kind < 0.4:
+    turn = rotation()
+    if kind < 0.5:
         half, stuff = rng.uniform(0.7, 1.1, 3) * radius, Material(strength, strength, 0.5)
-    elif kind < 0.7:
-        half, stuff = (
-            rng.uniform(0.8, 1.2, 3) * radius,
-            Material(-0.8 * strength, -0.8 * strength, 0.5),
-        )
-    elif kind < 0.85:
+    elif kind < 0.75:
+        strength *= -0.8
+        half, stuff = rng.uniform(0.8, 1.2, 3) * radius, Material(strength, strength, 0.5)
+    elif kind < 0.88:
         half = np.array([v.width * 0.45, v.depth * 0.4, 0.6 + 0.9 * f.severity])
         stuff = Material(-strength, -strength, 0.3)
+        turn = rotation(x_deg=float(rng.normal(0, 10)), y_deg=float(rng.normal(0, 10)))
     else:
         half, stuff = rng.uniform(0.8, 3.5, 3), Material(2.5, 2.5, 0.5)
         place = place + rng.normal(0, 12, 3)
-    frame = v.frame.at(place)
+    frame = v.frame.at(place, turn)
     changes.pieces.append([superquadric(frame, list(half), stuff, n=2.2)])
     reach = np.maximum(half * 1.15, 2.5)
     changes.marks.append(Marks(f.label, [frame.point(d * reach) for d in _cube(1.0)]))
+
+
+def _ankylosis(f: Finding, vertebrae: dict[str, Vertebra], changes: Changes) -> None:
+    """Syndesmophytes: thin bone bridges over the rims of several discs."""
+    n = LEVELS.index(f.level)
+    chain = [vertebrae[level] for level in LEVELS[max(0, n - 3) : n + 1]]
+    bone = Material(0.38, 0.20, 0.8)
+    points: Points = []
+    for upper, lower in pairwise(chain):
+        thick = (0.8 + 1.4 * f.severity) * (0.6 + 0.4 * upper.width / 45)
+        for angle in np.arange(0.0, np.pi + 0.1, np.pi / 6):
+            c, s = np.cos(angle), np.sin(angle)
+            a = upper.frame.point([upper.width / 2 * c, upper.depth / 2 * s, -upper.middle / 2 + 1])
+            b = lower.frame.point([lower.width / 2 * c, lower.depth / 2 * s, lower.middle / 2 - 1])
+            outwards = upper.frame.point([c, s, 0]) - upper.frame.origin
+            middle = (a + b) / 2 + outwards * (1 + 2 * f.severity)
+            bow = [cone(a, middle, thick, thick, bone), cone(middle, b, thick, thick, bone)]
+            changes.pieces.append(bow)
+        points += _rims(upper, -upper.middle / 2) + _rims(lower, lower.middle / 2)
+    changes.marks.append(Marks(f.label, points, 3.0))
+
+
+def _enthesophyte(f: Finding, v: Vertebra, changes: Changes) -> None:
+    """A spike of bone at the tip of a spinous process."""
+    k = v.width / 45
+    start = v.frame.point([0, -v.depth / 2 - 38 * k - 6, -0.3 * v.middle])
+    end = start + v.frame.axes.T @ np.array([0, -3 - 8 * f.severity, 3 + 5 * f.severity]) * k
+    changes.pieces.append([cone(start, end, 2.6 * k + 1, 1.0, Material(0.42, 0.30, 1.0))])
+    changes.marks.append(Marks(f.label, [start, end], 3.5, v.frame.axes[1]))
 
 
 def _cube(reach: float) -> Points:

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
+import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image as PillowImage
-from PIL import ImageDraw, ImageFont
-from scipy.ndimage import gaussian_filter
 
-from spinexr.domain import Photometric
-from spinexr.phantom import anatomy, film, kernels, lesions
+from spinexr.domain import Box, Photometric
+from spinexr.phantom import accessories, anatomy, film, kernels, lesions, organs, skeleton
 from spinexr.phantom.anatomy import LEVELS, Groups, Patient, Region, Vertebra
 from spinexr.phantom.solids import Frame, Vector
 
-_SOFT_PER_MM = 0.0205  # mean of muscle (0.0215) and fat (0.0188), see `solids.Material`
+# 1/mm at 60 keV: muscle and organs 0.0215, fat 0.0188; inside the trunk both are mixed.
+_FAT_PER_MM, _LEAN_PER_MM = 0.0188, 0.0208
 _STEP_MM = 1.6
+_SMOOTH_PIXEL_MM = 1.1  # pixels in which pieces without fine edges are integrated
 # Region → level at the centre, height of the field in mm, levels that may show.
 _FIELDS = {
     Region.CERVICAL: ("C5", 215.0, LEVELS[:10]),
@@ -45,7 +45,8 @@ class Scene:
     vertebrae: dict[str, Vertebra]
     sacrum: Frame
     groups: Groups
-    gas: list[tuple[Vector, float]]
+    smooth: Groups  # without fine edges
+    gas: list[organs.Loop]
     marks: tuple[lesions.Marks, ...]
 
 
@@ -59,6 +60,25 @@ class Geometry:
     pixel_mm: float
     rows: int
     columns: int
+
+    def with_pixel(self, pixel_mm: float) -> Geometry:
+        """The same field in pixels of about another size."""
+        rows = max(1, round(self.rows * self.pixel_mm / pixel_mm))
+        columns = max(1, round(self.columns * self.pixel_mm / pixel_mm))
+        return replace(self, pixel_mm=self.rows * self.pixel_mm / rows, rows=rows, columns=columns)
+
+    @property
+    def across(self) -> Vector:
+        """Unit vector of the horizontal axis in the world."""
+        angle = np.radians(self.angle_deg)
+        return np.array([np.cos(angle), np.sin(angle), 0.0])
+
+    def box_of(self, marks: lesions.Marks) -> Box | None:
+        """The box of a finding on this film, None where it does not show."""
+        return lesions.box_of(
+            marks, self.project, across=self.across, pixel_mm=self.pixel_mm,
+            rows=self.rows, columns=self.columns,
+        )  # fmt: skip
 
     def project(self, point: Vector) -> tuple[float, float]:
         """(x, y) in pixels of a point in the world."""
@@ -84,17 +104,26 @@ def build_scene(
         anatomy.vertebra_solids(vertebrae[n], patient, rng) + changes.joined.get(n, [])
         for n in levels
     ]
-    groups += changes.pieces
-    gas: list[tuple[Vector, float]] = []
+    groups += changes.pieces + lesions.dents(vertebrae, levels, rng)
+    groups += skeleton.ribs(vertebrae, patient, rng)
+    smooth: Groups = []
+    gas: list[organs.Loop] = []
     if region is Region.CERVICAL:
-        groups += anatomy.head_and_neck(vertebrae, patient, rng)
-    else:
-        groups += anatomy.ribs(vertebrae, patient, rng)
-        groups += anatomy.chest(vertebrae, patient, rng)
+        groups += skeleton.head_and_neck(vertebrae, patient, rng)
+        groups += organs.airway(vertebrae, patient)
+    if region in (Region.CERVICAL, Region.THORACIC):
+        groups += skeleton.shoulders(vertebrae, patient, rng)
+    lungs, vessels = organs.chest(vertebrae, patient, rng)
+    smooth += lungs
+    if region is not Region.CERVICAL:
+        groups += vessels
+        groups += organs.calcifications(vertebrae, patient, rng)
+        smooth += organs.belly(vertebrae, patient, rng)
+        gas += organs.stomach_bubble(vertebrae, patient, rng)
     if region in (Region.LUMBAR, Region.THORACOLUMBAR):
-        groups += anatomy.pelvis(sacrum, patient, rng)
-        gas = anatomy.belly_gas(vertebrae["L3"].frame.origin, patient, rng)
-    return Scene(patient, region, vertebrae, sacrum, groups, gas, tuple(changes.marks))
+        groups += skeleton.pelvis(sacrum, patient, rng)
+        gas += organs.bowel_gas(vertebrae["L3"].frame.origin, patient, rng)
+    return Scene(patient, region, vertebrae, sacrum, groups, smooth, gas, tuple(changes.marks))
 
 
 def geometry_for(
@@ -125,21 +154,17 @@ def geometry_for(
 
 def attenuation(scene: Scene, view: Geometry, rng: np.random.Generator) -> film.Image:
     """Line integrals of everything in the scene: float32 (rows, columns), no unit."""
+    bone, inside = _integrals(scene.groups, view)
+    coarse = view.with_pixel(max(_SMOOTH_PIXEL_MM, view.pixel_mm))
     shape = (view.rows, view.columns)
-    bone, inside = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-    angle = np.radians(view.angle_deg)
-    starts = np.cumsum([0, *(len(g) for g in scene.groups)])
-    kernels.integrate(
-        np.array([row for group in scene.groups for row in group]), starts,
-        np.cos(angle), np.sin(angle), view.left, view.top, view.pixel_mm, _STEP_MM, bone, inside,
-    )  # fmt: skip
-    soft = _soft_tissue(scene, view)
-    soft -= 0.9 * _SOFT_PER_MM * _gas(scene, view)
+    soft = _soft_tissue(scene, coarse)
+    soft += soft * 0.012 * _power_law(rng, coarse)
+    soft += _integrals(scene.smooth, coarse)[0]
+    soft -= 0.9 * _LEAN_PER_MM * _gas(scene, coarse, rng)
+    soft = film.enlarged(soft, shape)
     # Trabeculae: 0.7–1.5 mm, longer along the spine, ± 10 %.
     trabeculae = _texture(rng, shape, (0.8 / view.pixel_mm, 0.45 / view.pixel_mm))
-    muscle = _texture(rng, shape, (3.0 / view.pixel_mm, 2.5 / view.pixel_mm))
-    total = bone + 0.1 * np.maximum(inside, 0) * trabeculae
-    total += np.maximum(soft, 0) * (1 + 0.004 * muscle)
+    total = bone + 0.1 * np.maximum(inside, 0) * trabeculae + np.maximum(soft, 0)
     result: film.Image = np.maximum(total, 0).astype(np.float32)
     return result
 
@@ -149,12 +174,13 @@ def expose(
 ) -> film.Image:
     """The processed film: float32 (rows, columns) in 0–1, 1 = bone, black outside the field."""
     absorbed = attenuation(scene, view, rng)
-    absorbed += 3.0 * _marker(view, rng)
+    absorbed += accessories.attenuation(view.rows, view.columns, view.pixel_mm, rng)
     signal = film.expose(absorbed, exposure, view.pixel_mm, rng)
     field = _field(view, rng)
     shown = film.process(signal, exposure, view.pixel_mm, field)
-    edge = gaussian_filter(field.astype(np.float32), 0.6 / view.pixel_mm)
-    result: film.Image = shown * edge
+    edge = film.blurred(field.astype(np.float32), 0.5 / view.pixel_mm)
+    letters = accessories.burned_in(view.rows, view.columns, rng)
+    result: film.Image = np.maximum(shown * edge, letters)
     return result
 
 
@@ -167,46 +193,63 @@ def to_stored(shown: film.Image, *, bits: int, photometric: Photometric) -> npt.
     return stored
 
 
+def _integrals(groups: Groups, view: Geometry) -> tuple[film.Image, film.Image]:
+    """Attenuation of solids, and the part of it that is the inside of bones."""
+    total = np.zeros((view.rows, view.columns), np.float32)
+    inside = np.zeros_like(total)
+    if groups:
+        angle = np.radians(view.angle_deg)
+        starts = np.cumsum([0, *(len(g) for g in groups)])
+        kernels.integrate(
+            np.array([row for group in groups for row in group]), starts,
+            np.cos(angle), np.sin(angle), view.left, view.top, view.pixel_mm, _STEP_MM,
+            total, inside,
+        )  # fmt: skip
+    return total, inside
+
+
 def _soft_tissue(scene: Scene, view: Geometry) -> film.Image:
-    """Attenuation of a trunk and neck with elliptic sections, by the chord of an ellipse."""
-    girth = scene.patient.girth
-    v = scene.vertebrae
-    # level: half width, half depth, how far the middle lies before the spine
-    table = {
-        "C2": (66, 76, 16), "C4": (58, 62, 12), "C7": (72, 70, 12), "T2": (165, 92, 12),
-        "T6": (165, 108, 44), "T12": (150, 105, 40), "L3": (140, 100, 32), "L5": (165, 106, 26),
-    }  # fmt: skip
-    heights = [float(v[n].frame.origin[2]) for n in table]
-    depths = [
-        float(v[n].frame.origin[1]) + row[2] for n, row in zip(table, table.values(), strict=True)
-    ]
+    """Attenuation of a lean trunk and neck of elliptic sections in a coat of fat."""
+    patient = scene.patient
+    s, girth = patient.scale, patient.girth
+    origins = [scene.vertebrae[n].frame.origin for n in organs.TRUNK]
+    rows = np.array(list(organs.TRUNK.values()))
     z = view.top - (np.arange(view.rows) + 0.5) * view.pixel_mm
-    order = np.argsort(heights)
+    order = np.argsort([o[2] for o in origins])
+    heights = np.array([o[2] for o in origins])[order]
 
-    def along_z(values: list[float]) -> npt.NDArray[np.float64]:
-        stepped = np.interp(z, np.array(heights)[order], np.array(values)[order])
-        smooth: Vector = gaussian_filter(stepped, 14 / view.pixel_mm, mode="nearest")[:, None]
-        return smooth
+    def along_z(values: npt.NDArray[np.float64]) -> film.Image:
+        stepped = np.interp(z, heights, values[order]).astype(np.float32)[:, None]
+        return film.blurred(stepped, 14 / view.pixel_mm)
 
-    a = along_z([row[0] * girth**0.5 for row in table.values()])
-    b = along_z([row[1] * girth for row in table.values()])
+    neck = rows[:, 0] < 100
+    stout = np.where(neck, girth**0.3, girth) * s
+    a = along_z(rows[:, 0] * stout**0.5 * s**0.5)
+    b = along_z(rows[:, 1] * stout)
+    ahead = along_z(np.array([o[1] for o in origins]) + rows[:, 2] * s)
+    aside = along_z(np.array([o[0] for o in origins]) * 0.5)
+    fat = along_z(np.where(neck, 5.0, 6.0 + 26.0 * max(0.0, girth - 0.75)))
     angle = np.radians(view.angle_deg)
-    u = (
-        view.left
-        + (np.arange(view.columns) + 0.5) * view.pixel_mm
-        - along_z(depths) * np.sin(angle)
-    )
-    reach = (a * np.cos(angle)) ** 2 + (b * np.sin(angle)) ** 2
-    chord = 2 * a * b * np.sqrt(np.maximum(reach - u * u, 0)) / reach
-    result: film.Image = (chord * _SOFT_PER_MM).astype(np.float32)
-    return result
+    u = view.left + (np.arange(view.columns) + 0.5) * view.pixel_mm
+    u = (u - aside * np.cos(angle) - ahead * np.sin(angle)).astype(np.float32)
+
+    def chord(a: film.Image, b: film.Image) -> film.Image:
+        reach = (a * np.cos(angle)) ** 2 + (b * np.sin(angle)) ** 2
+        path: film.Image = 2 * a * b * np.sqrt(np.maximum(reach - u * u, 0)) / reach
+        return path
+
+    lean = chord(np.maximum(a - fat, 20), np.maximum(b - fat, 20))
+    result: film.Image = chord(a, b) * _FAT_PER_MM + lean * (_LEAN_PER_MM - _FAT_PER_MM)
+    return result.astype(np.float32)
 
 
-def _gas(scene: Scene, view: Geometry) -> film.Image:
-    """Path through bowel gas in mm: bubbles that merge rather than add up."""
+def _gas(scene: Scene, view: Geometry, rng: np.random.Generator) -> film.Image:
+    """Path through bowel gas in mm: bubbles that merge rather than add up, bent out of shape."""
     path = np.zeros((view.rows, view.columns), np.float32)
+    if not scene.gas:
+        return path
     grid_y, grid_x = np.ogrid[: view.rows, : view.columns]
-    for center, radius in scene.gas:
+    for center, radius in (bubble for loop in scene.gas for bubble in loop):
         x, y = view.project(center)
         r = radius / view.pixel_mm
         rows = slice(max(0, int(y - r)), max(0, min(view.rows, int(y + r) + 2)))
@@ -214,15 +257,42 @@ def _gas(scene: Scene, view: Geometry) -> film.Image:
         gap = (grid_y[rows] + 0.5 - y) ** 2 + (grid_x[:, columns] + 0.5 - x) ** 2
         chord = 2 * view.pixel_mm * np.sqrt(np.maximum(r * r - gap, 0))
         path[rows, columns] = np.maximum(path[rows, columns], chord)
-    merged: film.Image = gaussian_filter(path, 0.8 / view.pixel_mm)
-    return merged
+    near, far = 2.5 / view.pixel_mm, 7.0 / view.pixel_mm
+    shift = [
+        _texture(rng, path.shape, (near, near)) * 0.6 + _texture(rng, path.shape, (far, far)) * 3.0
+        for _ in range(2)
+    ]
+    from_x, from_y = (
+        (grid + s / view.pixel_mm).astype(np.float32)
+        for grid, s in zip((grid_x, grid_y), shift, strict=True)
+    )
+    bent: film.Image = cv2.remap(path, from_x, from_y, cv2.INTER_LINEAR)
+    folds = np.clip(0.9 + 0.15 * _texture(rng, path.shape, (near, near)), 0.3, 1.3)
+    return film.blurred(bent * folds.astype(np.float32), 0.8 / view.pixel_mm)
+
+
+def _power_law(rng: np.random.Generator, view: Geometry) -> film.Image:
+    """Clouds of all sizes, the larger the stronger, as overlaid soft tissue gives; std near 1."""
+    total = np.zeros((view.rows, view.columns), np.float32)
+    for size_mm, strength in ((2.0, 0.25), (5.0, 0.4), (12.0, 0.6), (30.0, 0.8)):
+        sigma = size_mm / view.pixel_mm
+        total += strength * _texture(rng, total.shape, (sigma, sigma))
+    return total
 
 
 def _texture(
-    rng: np.random.Generator, shape: tuple[int, int], sigma: tuple[float, float]
+    rng: np.random.Generator, shape: tuple[int, ...], sigma: tuple[float, float]
 ) -> film.Image:
-    noise = gaussian_filter(rng.standard_normal(shape, dtype=np.float32), sigma)
-    result: film.Image = noise / noise.std()
+    """Noise of unit variance, blurred by (down, across) pixels; on a grid as fine as it needs."""
+    factor = max(1, int(min(sigma) / 2.5))
+    coarse = (max(8, -(-shape[0] // factor)), max(8, -(-shape[1] // factor)))
+    noise = cv2.GaussianBlur(
+        rng.standard_normal(coarse, dtype=np.float32), (0, 0),
+        sigmaX=max(sigma[1] / factor, 0.1), sigmaY=max(sigma[0] / factor, 0.1),
+    )  # fmt: skip
+    if coarse != shape:
+        noise = film.enlarged(noise, (shape[0], shape[1]))
+    result: film.Image = noise / (noise.std() + 1e-9)
     return result
 
 
@@ -232,24 +302,11 @@ def _field(view: Geometry, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
     field = np.ones((view.rows, view.columns), bool)
     sides = rng.random(4) < 0.3
     for side in np.flatnonzero(sides)[:3]:
-        depth = float(rng.uniform(0.01, 0.07)) * (view.columns if side < 2 else view.rows)
+        size = view.columns if side < 2 else view.rows
+        depth = float(rng.uniform(0.01, 0.15 if side < 2 else 0.07)) * size
         slope = float(rng.normal(0, 0.012))
         across = x if side % 4 < 2 else y
         along = y if side < 2 else x
-        size = view.columns if side < 2 else view.rows
         place = across if side % 2 == 0 else size - 1 - across
         field &= place - slope * (along - (view.rows if side < 2 else view.columns) / 2) > depth
     return field
-
-
-def _marker(view: Geometry, rng: np.random.Generator) -> film.Image:
-    """Lead letters at the side of the field, one where they are."""
-    picture = PillowImage.new("L", (view.columns, view.rows))
-    if rng.random() < 0.85:
-        font = ImageFont.load_default(size=max(10.0, 13.0 / view.pixel_mm))
-        x = (0.06 if rng.random() < 0.5 else 0.86) * view.columns
-        y = float(rng.uniform(0.08, 0.85)) * view.rows
-        ImageDraw.Draw(picture).text((x, y), "L" if rng.random() < 0.5 else "R", 255, font)
-        picture = picture.rotate(float(rng.normal(0, 6)), center=(x, y))
-    result: film.Image = np.asarray(picture, dtype=np.float32) / 255.0
-    return result

@@ -59,8 +59,9 @@ def rotation(x_deg: float = 0.0, y_deg: float = 0.0, z_deg: float = 0.0) -> Matr
 def superquadric(
     frame: Frame, half: Sequence[float], material: Material, *, n: float = 2.0, m: float = 2.0
 ) -> Vector:
-    """An ellipsoid (n = m = 2), a rounded box (larger exponents) or anything between."""
-    return _row(kernels.SUPERQUADRIC, frame, half, material, [*half, n, m])
+    """An ellipsoid (n = m = 2), a rounded box (exponents up to 4) or anything between."""
+    shape = [*half, _squareness(n), _squareness(m)]
+    return _row(kernels.SUPERQUADRIC, frame, half, material, shape)
 
 
 def cone(
@@ -89,10 +90,28 @@ def cone(
 
 def lung(
     frame: Frame, half: Sequence[float], material: Material, *, dome: float, foot: float,
-    n: float = 2.5, m: float = 2.3,
+    heart: Vector, heart_half: Vector, n: float = 2.5, m: float = 2.3,
 ) -> Vector:  # fmt: skip
-    """A lung: a superquadric on a diaphragm that rises by `dome` above `foot` (local z)."""
-    return _row(kernels.LUNG, frame, half, material, [*half, n, m, dome, foot])
+    """A lung: a superquadric on a diaphragm that rises by `dome` above `foot` (local z).
+
+    It leaves room for an ellipsoid at `heart` in the lung's frame.
+    """
+    shape = [*half, _squareness(n), _squareness(m), dome, foot, *heart, *heart_half]
+    return _row(kernels.LUNG, frame, half, material, shape)
+
+
+def plate(
+    frame: Frame, half: Sequence[float], material: Material,
+    *, rim: float, bend: Sequence[float], n: float = 2.4,
+) -> Vector:  # fmt: skip
+    """A plate across local y: half width, half thickness, half height; bent toward y.
+
+    `rim` is half its thickness at the edge, `bend` how far it leaves its plane there over x and z.
+    """
+    width, thick, height = half
+    reach = max(thick, rim) + abs(bend[0]) + abs(bend[1])
+    shape = [width, thick, rim, height, *bend, _squareness(n)]
+    return _row(kernels.PLATE, frame, [width, reach, height], material, shape)
 
 
 def body(
@@ -103,8 +122,17 @@ def body(
     """A vertebral body; `half_heights` in front, in the middle and at the back."""
     reach = max(half_heights) + 2.0
     extent = [half_width + 1.5, half_depth + 1.5, reach]
-    shape = [half_width, half_depth, *half_heights, concavity, waist, outline, hollow]
+    square = _squareness(outline)
+    shape = [half_width, half_depth, *half_heights, concavity, waist, square, hollow]
     return _row(kernels.BODY, frame, extent, material, [*shape, unevenness, *phases, lean])
+
+
+def _squareness(exponent: float) -> float:
+    """Weight of the norm of exponent 4 against that of 2: the same corner as `exponent` gives."""
+    if not 2 <= exponent <= 4:
+        raise ValueError(f"the exponent of a superquadric must be between 2 and 4, not {exponent}")
+    circle, square = 2**0.5, 2**0.25
+    return float((circle - 2 ** (1 / exponent)) / (circle - square))
 
 
 def _row(

@@ -72,6 +72,19 @@ def test_the_same_plan_makes_the_same_files_on_any_number_of_cores(tmp_path: Pat
     assert made[0] == made[1]
 
 
+@pytest.mark.parametrize(("share", "tests"), [(0.0, 1), (0.5, 3), (1.0, 5)])
+def test_the_test_share_is_kept_and_no_part_is_empty(
+    tmp_path: Path, share: float, tests: int
+) -> None:
+    plan = phantoms.Plan(
+        tmp_path / "out", studies=6, seed=2, rows=128, columns=128, test_share=share
+    )
+    list(phantoms.generate(plan, workers=1))
+    made = vindr.read(tmp_path / "out")
+    assert len({i.study_id for i in made.images if i.part == "test"}) == tests
+    assert {i.part for i in made.images} == {"train", "test"}
+
+
 def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine").touch()
     with pytest.raises(ConfigurationError, match="not empty"):

@@ -8,7 +8,7 @@ import pytest
 from spinexr.domain import Photometric
 from spinexr.imaging import reader
 from spinexr.phantom import film, projection, writer
-from spinexr.phantom.anatomy import Patient, Region
+from spinexr.phantom.anatomy import LEVELS, Patient, Region
 from spinexr.phantom.projection import View
 
 SIZE = {"rows": 240, "columns": 160}
@@ -43,7 +43,8 @@ def test_the_same_seed_gives_the_same_film_and_another_one_another() -> None:
 
 @pytest.mark.parametrize("region", list(Region))
 def test_vertebrae_are_stacked_in_order_with_room_for_discs(region: Region) -> None:
-    vertebrae = list(scene(2, region).vertebrae.values())
+    found = scene(2, region).vertebrae
+    vertebrae = [found[level] for level in LEVELS]
     for upper, lower in pairwise(vertebrae):
         gap = np.linalg.norm(upper.frame.origin - lower.frame.origin)
         assert upper.frame.origin[2] > lower.frame.origin[2]
