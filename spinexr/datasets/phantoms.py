@@ -23,6 +23,7 @@ from spinexr.phantom.projection import View
 # How often each class is drawn: the dataset's own order, its rare ones often enough to learn.
 _PROBABILITIES = (0.34, 0.15, 0.10, 0.09, 0.11, 0.12, 0.09)
 _ABNORMAL_STUDIES = 0.5
+_ATTEMPTS = 50  # at a patient whose findings show
 # The test part draws anatomy and film from wider ranges than train.
 _WIDE = {"train": 1.0, "test": 1.25}
 _LEVELS = {
@@ -98,9 +99,22 @@ def _make_study(task: tuple[Plan, int]) -> list[PhantomImage]:
     part = "test" if (number * tests) % plan.studies < tests else "train"
     study_id = _identifier(plan.seed, number)
     region = list(Region)[int(rng.choice(4, p=[0.25, 0.15, 0.2, 0.4]))]
+    abnormal = rng.random() < _ABNORMAL_STUDIES
+    # Findings that show in no view, say all outside the field, leave nothing to write.
+    for _ in range(_ATTEMPTS):
+        if images := _expose_patient(plan, part, study_id, region, abnormal, rng):
+            return images
+    raise ConfigurationError(
+        f"Films of {plan.rows} × {plan.columns} pixels are too small to show any finding."
+    )
+
+
+def _expose_patient(
+    plan: Plan, part: str, study_id: str, region: Region, abnormal: bool, rng: np.random.Generator
+) -> list[PhantomImage]:
     patient = Patient.draw(rng, wide=_WIDE[part])
     findings = []
-    if rng.random() < _ABNORMAL_STUDIES:
+    if abnormal:
         findings = lesions.draw(_LEVELS[region], rng, classes=CLASSES, probabilities=_PROBABILITIES)
     scene = projection.build_scene(region, patient, rng, findings=findings)
     person = {
@@ -109,8 +123,8 @@ def _make_study(task: tuple[Plan, int]) -> list[PhantomImage]:
         "Manufacturer": _MAKERS[int(rng.integers(len(_MAKERS)))],
         "Modality": "DX" if rng.random() < 0.7 else "CR",
     }
-    wanted = 1 + int(rng.choice(3, p=[0.45, 0.4, 0.15]))
-    views = list(rng.permutation([View.FRONTAL, View.LATERAL, View.OBLIQUE]))
+    wanted = 1 + int(rng.choice(4, p=[0.42, 0.36, 0.15, 0.07]))
+    views = list(rng.permutation([View.FRONTAL, View.LATERAL, View.OBLIQUE, View.OBLIQUE]))
     if any(f.label in _FROM_THE_SIDE for f in findings):
         views.sort(key=lambda v: v == View.FRONTAL)
     images: list[PhantomImage] = []

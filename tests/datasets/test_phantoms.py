@@ -77,7 +77,7 @@ def test_the_test_share_is_kept_and_no_part_is_empty(
     tmp_path: Path, share: float, tests: int
 ) -> None:
     plan = phantoms.Plan(
-        tmp_path / "out", studies=6, seed=2, rows=128, columns=128, test_share=share
+        tmp_path / "out", studies=6, seed=2, rows=240, columns=160, test_share=share
     )
     list(phantoms.generate(plan, workers=1))
     made = vindr.read(tmp_path / "out")
