@@ -49,7 +49,7 @@ def test_a_finding_changes_the_film_inside_its_box(label: str) -> None:
         for s in (with_finding, without)
     )
     change = np.abs(a - b)
-    box = next(b for m in with_finding.marks if (b := geometry.box_of(m)) is not None)
+    box = next(found for m in with_finding.marks if (found := geometry.box_of(m)))
     inside = change[int(box.y1) : int(box.y2), int(box.x1) : int(box.x2)]
     assert inside.max() > 0.05
 
