@@ -10,6 +10,7 @@ from spinexr.cli.doctor import doctor
 from spinexr.cli.evaluate import evaluate
 from spinexr.cli.phantom import phantom
 from spinexr.cli.serve import serve
+from spinexr.cli.train import train
 from spinexr.cli.weights import weights
 
 
@@ -19,5 +20,5 @@ def main() -> None:
     """Radiograph AI on the spine: classify, find lesions, serve."""
 
 
-for _command in (analyse, serve, doctor, weights, phantom, evaluate):
+for _command in (analyse, serve, doctor, weights, phantom, evaluate, train):
     main.add_command(_command)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
 import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from pydicom import uid
 
+from spinexr import __version__
 from spinexr.datasets.vindr import CLASSES, COLUMNS, NO_FINDING, PARTS
 from spinexr.domain import Box, Photometric
 from spinexr.errors import ConfigurationError
@@ -23,6 +25,7 @@ from spinexr.phantom.projection import View
 # How often each class is drawn: the dataset's own order, its rare ones often enough to learn.
 _PROBABILITIES = (0.34, 0.15, 0.10, 0.09, 0.11, 0.12, 0.09)
 _ABNORMAL_STUDIES = 0.5
+ABOUT = "phantoms.json"  # beside the annotations: what made the dataset
 _ATTEMPTS = 50  # at a patient whose findings show
 # The test part draws anatomy and film from wider ranges than train.
 _WIDE = {"train": 1.0, "test": 1.25}
@@ -86,6 +89,9 @@ def generate(plan: Plan, *, workers: int) -> Iterator[int]:
         for images in pool.map(_make_study, [(plan, n) for n in range(plan.studies)]):
             written += images
             yield len(images)
+    about = {"generator": "spinexr phantom", "version": __version__, **asdict(plan)}
+    del about["out"]
+    (plan.out / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     (plan.out / "annotations").mkdir()
     for part in PARTS:
         _write_csv(plan.out / f"annotations/{part}.csv", [i for i in written if i.part == part])

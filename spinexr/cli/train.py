@@ -1,0 +1,238 @@
+"""`spinexr train`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from spinexr.cli.common import fail
+from spinexr.errors import SpineXRError
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+_ARCHITECTURES = ("densenet121", "resnet50", "tf_efficientnetv2_s")
+_SECONDS_BETWEEN_LINES = 0.5
+
+
+@click.group()
+def train() -> None:
+    """Train a bundle on the train part of a dataset; its test part is never opened.
+
+    --out gets the standard layout (“ensemble output”, “detection output”) and, under runs/, one
+    folder per network with its configuration, curves and checkpoints.
+    """
+
+
+def _shared(command: _F) -> _F:
+    for option in reversed(
+        (
+            click.option(
+                "--data", required=True,
+                type=click.Path(exists=True, file_okay=False, path_type=Path),
+                help="Dataset in the layout of VinDr-SpineXR.",
+            ),
+            click.option(
+                "--out", required=True, type=click.Path(file_okay=False, path_type=Path),
+                help="Root of the bundle.",
+            ),
+            click.option("--resume", is_flag=True, help="Go on after the last whole epoch."),
+            click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True),
+            click.option(
+                "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto",
+                show_default=True,
+            ),
+            click.option(
+                "--intensity", type=click.Choice(["stored-minmax", "display"]),
+                default="stored-minmax", show_default=True,
+                help="Grey values: stored ones, or as displayed (Modality and VOI LUT).",
+            ),
+            click.option(
+                "--pretrained/--from-scratch", default=True, show_default=True,
+                help="Start from ImageNet weights where timm and ultralytics can fetch them.",
+            ),
+            click.option("--half", is_flag=True, help="Write classifiers in half precision."),
+            click.option("--name", default="own weights", show_default=True, help="Bundle's name."),
+            click.option(
+                "--training-data", type=click.Choice(["synthetic", "patients", "unknown"]),
+                help="What manifests say.  [default: synthetic for phantoms, else unknown]",
+            ),
+        )
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def _of_classifiers(command: _F) -> _F:
+    for option in reversed(
+        (
+            click.option("--epochs", type=click.IntRange(min=1), default=30, show_default=True),
+            click.option("--size", type=click.IntRange(32, 1024), default=224, show_default=True),
+            click.option(
+                "--first-size", type=click.IntRange(32, 1024),
+                help="Size of the inputs in the first epochs.  [default: 0.64 of --size]",
+            ),
+            click.option(
+                "--full-from", type=click.FloatRange(0, 1), default=0.6, show_default=True,
+                help="Share of the epochs after which inputs have full size.",
+            ),
+            click.option("--batch", type=click.IntRange(min=2), default=32, show_default=True),
+            click.option(
+                "--learning-rate", type=click.FloatRange(min=0, min_open=True), default=1.5e-3,
+                show_default=True,
+            ),
+            click.option(
+                "--search", is_flag=True,
+                help="Choose member weights and cut-off on validation, not the standard ones.",
+            ),
+        )
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def _of_detector(prefix: str) -> Callable[[_F], _F]:
+    def add(command: _F) -> _F:
+        for option in reversed(
+            (
+                click.option(
+                    "--scale", type=click.Choice(list("nsmlx")), default="n", show_default=True,
+                    help="Scale of the YOLO11 detector.",
+                ),
+                click.option(
+                    f"--{prefix}epochs", "detector_epochs", type=click.IntRange(min=1),
+                    default=60, show_default=True,
+                ),
+                click.option(
+                    f"--{prefix}size", "detector_size", type=click.IntRange(64, 2048), default=640,
+                    show_default=True, help="Longer side of the detector's inputs.",
+                ),
+                click.option(
+                    f"--{prefix}batch", "detector_batch", type=click.IntRange(min=2), default=16,
+                    show_default=True,
+                ),
+            )
+        ):  # fmt: skip
+            command = option(command)
+        return command
+
+    return add
+
+
+@train.command()
+@_shared
+@click.option(
+    "--member", "members", type=click.Choice(_ARCHITECTURES), multiple=True,
+    help="Train this one only; may be given more than once.",
+)  # fmt: skip
+@_of_classifiers
+def classifier(members: tuple[str, ...], **given: Any) -> None:
+    """Train the classifiers of the ensemble."""
+    _run(given, members=members or _ARCHITECTURES)
+
+
+@train.command()
+@_shared
+@_of_detector("")
+def detector(**given: Any) -> None:
+    """Train the YOLO11 lesion detector."""
+    _run(given, detect=True)
+
+
+@train.command("all")
+@_shared
+@_of_classifiers
+@_of_detector("detector-")
+def everything(**given: Any) -> None:
+    """Train the classifiers, then the detector."""
+    _run(given, members=_ARCHITECTURES, detect=True)
+
+
+def _run(given: dict[str, Any], *, members: tuple[str, ...] = (), detect: bool = False) -> None:
+    from spinexr.domain import TrainingData
+    from spinexr.training import commands
+    from spinexr.training.classifier import ClassifierOptions
+    from spinexr.training.detector import DetectorOptions
+
+    bar = _ProgressLine()
+    kind = given["training_data"]
+    job = commands.Job(
+        data=given["data"],
+        out=given["out"],
+        name=given["name"],
+        training_data=TrainingData(kind) if kind else None,
+        resume=given["resume"],
+        half=given["half"],
+        device=given["device"],
+        command=_command_line(),
+        report=bar.say,
+        progress=bar,
+    )
+    shared = {k: given[k] for k in ("seed", "intensity", "pretrained")}
+    try:
+        if members:
+            size = given["size"]
+            options = ClassifierOptions(
+                epochs=given["epochs"],
+                size=size,
+                first_size=given["first_size"] or max(32, round(0.64 * size / 16) * 16),
+                full_from=given["full_from"],
+                batch=given["batch"],
+                learning_rate=given["learning_rate"],
+                **shared,
+            )
+            commands.train_classifiers(job, options, architectures=members, search=given["search"])
+        if detect:
+            commands.train_detector(
+                job,
+                DetectorOptions(
+                    scale=given["scale"],
+                    epochs=given["detector_epochs"],
+                    size=given["detector_size"],
+                    batch=given["detector_batch"],
+                    **shared,
+                ),
+            )
+    except SpineXRError as e:
+        fail(e.message)
+    except OSError as e:
+        fail(str(e))
+
+
+def _command_line() -> str:
+    """The command as a manifest keeps it: paths by their last part, so that none leaks."""
+    words = [Path(w).name if "/" in w or "\\" in w else w for w in sys.argv[1:]]
+    return " ".join(["spinexr", *words])
+
+
+class _ProgressLine:
+    """One line with the share done and the time left; nothing without a terminal."""
+
+    def __init__(self) -> None:
+        self._what = ""
+        self._started = self._shown = 0.0
+
+    def say(self, line: str) -> None:
+        self._clear()
+        click.echo(line)
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if what != self._what:
+            self._what, self._started = what, now
+        if not sys.stderr.isatty() or (now - self._shown < _SECONDS_BETWEEN_LINES and done < total):
+            return
+        self._shown = now
+        left = (now - self._started) / done * (total - done)
+        text = f"{what}: {done}/{total}, {int(left // 60)}:{int(left % 60):02d} left"
+        click.echo(f"\r\x1b[K{text}", nl=False, err=True)
+        if done == total:
+            self._clear()
+
+    def _clear(self) -> None:
+        if sys.stderr.isatty():
+            click.echo("\r\x1b[K", nl=False, err=True)

@@ -1,0 +1,72 @@
+"""Changes of a radiograph that leave its findings what they are, in plausible measure.
+
+Nothing is turned upside down, no contrast is inverted, and nothing is cut away that a radiographer
+would keep.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from spinexr.training.examples import Boxes
+
+Grey = npt.NDArray[np.uint8]
+
+
+def augmented(image: Grey, boxes: Boxes, size: int, rng: np.random.Generator) -> tuple[Grey, Boxes]:
+    """A varied copy of (side, side) uint8 at (size, size), and where its boxes went."""
+    turned, boxes = _moved(image, boxes, size, rng)
+    return _exposed(turned, rng), boxes
+
+
+def resized(image: Grey, size: int) -> Grey:
+    """The image as it is, at (size, size)."""
+    result: Grey = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
+    return result
+
+
+def _moved(image: Grey, boxes: Boxes, size: int, rng: np.random.Generator) -> tuple[Grey, Boxes]:
+    """Mirrored half of the time, turned, stretched and shifted a little."""
+    side = image.shape[0]
+    mirror = -1.0 if rng.random() < 0.5 else 1.0
+    angle = np.radians(rng.uniform(-7, 7))
+    zoom = rng.uniform(0.9, 1.12)
+    stretch = rng.uniform(0.93, 1.07)
+    c, s = np.cos(angle), np.sin(angle)
+    turn = np.array([[c * mirror, -s], [s * mirror, c]]) * zoom
+    turn = np.array([[stretch, 0], [0, 1 / stretch]]) @ turn
+    matrix = np.zeros((2, 3))
+    matrix[:, :2] = turn * size / side
+    middle = np.array([side / 2, side / 2])
+    shift = rng.uniform(-0.05, 0.05, 2) * size
+    matrix[:, 2] = np.array([size / 2, size / 2]) + shift - matrix[:, :2] @ middle
+    moved = cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR)
+    if not len(boxes):
+        return moved, boxes
+    corners = boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2) * side
+    where = corners @ matrix[:, :2].T + matrix[:, 2]
+    low, high = where.min(1) / size, where.max(1) / size
+    new = np.concatenate([low, high, boxes[:, 4:]], 1).astype(np.float32)
+    new[:, :4] = new[:, :4].clip(0, 1)
+    return moved, new[(new[:, 2] > new[:, 0]) & (new[:, 3] > new[:, 1])]
+
+
+def _exposed(image: Grey, rng: np.random.Generator) -> Grey:
+    """Other contrast and gamma, more noise or less sharpness, now and then a collimated edge."""
+    levels = np.arange(256) / 255.0
+    levels = levels ** float(np.exp(rng.normal(0, 0.22)))
+    levels = (levels - 0.5) * float(np.exp(rng.normal(0, 0.15))) + 0.5 + rng.normal(0, 0.05)
+    table = (np.clip(levels, 0, 1) * 255).astype(np.uint8)
+    result = table[image]
+    if rng.random() < 0.3:
+        noise = rng.normal(0, rng.uniform(1, 8), image.shape)
+        result = np.clip(result + noise, 0, 255).astype(np.uint8)
+    elif rng.random() < 0.2:
+        result = cv2.GaussianBlur(result, (0, 0), float(rng.uniform(0.3, 0.8)))
+    if rng.random() < 0.2:
+        edge, width = int(rng.integers(4)), int(rng.uniform(0.01, 0.07) * image.shape[0])
+        view = np.rot90(result, edge)
+        view[:width] = 0
+    return np.ascontiguousarray(result)

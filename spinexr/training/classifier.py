@@ -1,0 +1,372 @@
+"""Training of one classifier: a seeded, resumable loop over prepared images."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.metrics import roc_auc_score
+from torch import Tensor, nn
+
+from spinexr.evaluation.classification import expected_calibration_error
+from spinexr.inference.bundle import STANDARD_ENSEMBLE, Intensity
+from spinexr.inference.engines import torch_runtime
+from spinexr.training import calibration
+from spinexr.training.augment import augmented, resized
+from spinexr.training.examples import Examples, Progress, TrainPart, prepare, silent
+from spinexr.training.networks import Learner, cells_with_boxes
+from spinexr.training.runs import BEST, LAST, RunFolder, TrainingError
+
+_MARGIN = 1.15  # side of prepared images over that of inputs, for turning and zooming
+_EMA = 0.998  # decay of the averaged weights that are validated and kept
+_WARM_UP = 0.06  # share of the steps
+_FINAL_RATE = 0.02  # of the highest learning rate
+_PREPROCESSING = STANDARD_ENSEMBLE["preprocessing"]
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifierOptions:
+    """What a run depends on besides network and data. Sizes in pixels."""
+
+    epochs: int = 30
+    size: int = 224
+    first_size: int = 144  # of the inputs until `full_from`
+    full_from: float = 0.6  # share of the epochs after which inputs have full size
+    batch: int = 32
+    learning_rate: float = 1.5e-3
+    weight_decay: float = 0.05
+    location_weight: float = 1.0  # of the loss that says where, see `networks`
+    patience: int = 10  # epochs of full size without a better validation AUROC
+    validation_share: float = 0.1
+    intensity: str = Intensity.STORED_MINMAX.value
+    pretrained: bool = True  # ImageNet weights where they can be fetched
+    seed: int = 0
+
+    def size_at(self, epoch: int) -> int:
+        """Side of the inputs in an epoch counted from 0."""
+        return self.first_size if epoch < int(self.full_from * self.epochs) else self.size
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A classifier at its best, calibrated."""
+
+    architecture: str
+    network: nn.Module
+    validation: dict[str, float]  # auroc, ece, loss, images
+    logits: npt.NDArray[np.float64]  # calibrated, of the validation images in order
+    epochs: int
+
+
+def train(
+    architecture: str,
+    part: TrainPart,
+    folder: RunFolder,
+    options: ClassifierOptions,
+    *,
+    resume: bool = False,
+    device: str = "auto",
+    command: str = "",
+    cache: Path | None = None,
+    report: Callable[[str], None] = lambda _line: None,
+    progress: Progress = silent,
+) -> Trained:
+    """Train until the last epoch or until validation stops getting better.
+
+    The same options, data and machine give the same curve, in one go or resumed.
+
+    Raises:
+        TrainingError: a loss that is not a number, a full disk, a device that went away, a run
+            that does not fit; the last good checkpoint is kept.
+    """
+    where = torch_runtime.pick_device(device)
+    torch.set_num_threads(torch_runtime.available_threads())
+    torch.set_flush_denormal(True)  # tiny numbers are a hundred times slower and change nothing
+    config = {
+        "architecture": architecture,
+        "data": part.fingerprint,
+        "options": asdict(options),
+        "command": command,
+        "versions": {"torch": torch.__version__, "numpy": np.__version__},
+        "device": where.type,
+        "images": {"training": len(part.training), "validation": len(part.validation)},
+    }
+    state = folder.resume(config) if resume else None
+    if not resume:
+        folder.start(config)
+    intensity = Intensity(options.intensity)
+    store = cache or folder.path / "cache"
+    sides = {s: math.ceil(s * _MARGIN) for s in (options.first_size, options.size)}
+    training = {
+        size: prepare(part.training, side=side, intensity=intensity, cache=store, progress=progress)
+        for size, side in sides.items()
+    }
+    validation = prepare(
+        part.validation, side=options.size, intensity=intensity, cache=store, progress=progress
+    )
+    loop = _Loop(
+        architecture, options, len(part.training), where, folder, resumed=state is not None
+    )
+    if state is not None:
+        loop.restore(state)
+        report(f"{architecture}: going on after epoch {loop.epoch}.")
+    else:
+        report(f"{architecture}: starting from {loop.learner.initial} weights on {where}.")
+    while loop.epoch < options.epochs and not loop.out_of_patience:
+        started = time.monotonic()
+        row = loop.run_epoch(training[options.size_at(loop.epoch)], validation, progress)
+        row["seconds"] = time.monotonic() - started
+        loop.keep(row)
+        report(
+            f"{architecture} epoch {loop.epoch}/{options.epochs} at "
+            f"{options.size_at(loop.epoch - 1)} px: loss {row['train_loss']:.4f}, validation loss "
+            f"{row['val_loss']:.4f}, AUROC {row['val_auroc']:.4f}, {row['seconds']:.0f} s"
+        )
+    return _finish(architecture, folder, validation, options, where, loop.epoch)
+
+
+class _Loop:
+    """The state that a checkpoint holds, and the steps that change it."""
+
+    def __init__(
+        self, architecture: str, options: ClassifierOptions, images: int, device: torch.device,
+        folder: RunFolder, *, resumed: bool,
+    ) -> None:  # fmt: skip
+        torch.manual_seed(options.seed)
+        self.options = options
+        self.architecture = architecture
+        self.device = device
+        self.folder = folder
+        self.epoch = 0
+        self.rows: list[dict[str, float]] = []
+        self.steps = max(1, images // options.batch)
+        self.learner = Learner(architecture, pretrained=options.pretrained and not resumed)
+        network: Any = self.learner
+        network.to(device, memory_format=torch.channels_last)
+        self.averaged = copy.deepcopy(self.learner).requires_grad_(False)
+        self.optimizer = torch.optim.AdamW(_groups(self.learner, options.weight_decay))
+        self.scaler = torch.amp.GradScaler(enabled=device.type == "cuda")
+
+    @property
+    def out_of_patience(self) -> bool:
+        full = [r for r in self.rows if r["size"] == self.options.size]
+        if not full:
+            return False
+        best = max(range(len(full)), key=lambda n: full[n]["val_auroc"])
+        return len(full) - 1 - best >= self.options.patience
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.learner.load_state_dict(state["learner"])
+        self.averaged.load_state_dict(state["averaged"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.epoch = int(state["epoch"])
+        self.rows = [dict(row) for row in state["rows"]]
+
+    def keep(self, row: dict[str, float]) -> None:
+        """Write curves and checkpoints of the epoch that was run."""
+        self.epoch += 1
+        self.rows.append(row)
+        full = [r["val_auroc"] for r in self.rows if r["size"] == row["size"]]
+        # Scores at another size are no rivals: the first epoch of full size starts afresh.
+        if row["val_auroc"] >= max(full):
+            self.folder.save(
+                BEST, {"architecture": self.architecture, "averaged": self.averaged.state_dict(),
+                       "epoch": self.epoch},
+            )  # fmt: skip
+        self.folder.save(
+            LAST,
+            {
+                "architecture": self.architecture,
+                "learner": self.learner.state_dict(),
+                "averaged": self.averaged.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": self.scaler.state_dict(),
+                "epoch": self.epoch,
+                "rows": self.rows,
+            },
+        )
+        self.folder.record(self.rows)
+
+    def run_epoch(
+        self, training: Examples, validation: Examples, progress: Progress
+    ) -> dict[str, float]:
+        options = self.options
+        size = options.size_at(self.epoch)
+        # Nothing of an epoch depends on the one before but the weights, so a resumed run goes on
+        # exactly as it would have.
+        rng = np.random.default_rng([options.seed, self.epoch])
+        torch.manual_seed(options.seed * 100_003 + self.epoch)
+        balance = float((~training.abnormal).sum() / max(1, training.abnormal.sum()))
+        self.learner.train()
+        total = 0.0
+        for step, (images, abnormal, boxes) in enumerate(
+            _batches(training, size, options.batch, self.steps, rng)
+        ):
+            loss = self._step(step, images, abnormal, boxes, balance)
+            total += loss
+            progress(f"{self.architecture} epoch {self.epoch + 1}", step + 1, self.steps)
+        scores = _logits(self.averaged, validation, self.device, options.size)
+        margin = np.where(validation.abnormal, scores, -scores)
+        return {
+            "epoch": self.epoch + 1.0,
+            "size": float(size),
+            "learning_rate": self._rate(self.steps - 1),
+            "train_loss": total / self.steps,
+            "val_loss": float(np.logaddexp(0, -margin).mean()),
+            "val_auroc": float(roc_auc_score(validation.abnormal, scores)),
+        }
+
+    def _step(
+        self, step: int, images: Tensor, abnormal: Tensor, boxes: list[Any], balance: float
+    ) -> float:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._rate(step)
+        try:
+            with _autocast(self.device):
+                logit, where = self.learner(_to(images, self.device))
+            weight = torch.where(abnormal > 0, balance, 1.0).to(self.device)
+            loss = nn.functional.binary_cross_entropy_with_logits(
+                logit, abnormal.to(self.device), weight=weight
+            )
+            if self.options.location_weight:
+                cells = cells_with_boxes(boxes, *where.shape[2:]).to(self.device)
+                # Summed over cells and classes, so that a box counts the same in any grid.
+                located = nn.functional.binary_cross_entropy_with_logits(
+                    where, cells, reduction="sum"
+                ) / len(boxes)
+                loss = loss + 0.1 * self.options.location_weight * located
+            value = loss.item()
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f"The loss is {value} in epoch {self.epoch + 1}, step {step + 1} of "
+                    f"{self.steps}. The checkpoints of epoch {self.epoch} are kept; start again "
+                    "with a lower --learning-rate."
+                )
+            self.optimizer.zero_grad(set_to_none=True)
+            scaled: Any = self.scaler.scale(loss)
+            scaled.backward()
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.learner.parameters(), 5.0)
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        except RuntimeError as e:
+            if self.device.type == "cpu":
+                raise
+            raise TrainingError(
+                f"The device {self.device} failed in epoch {self.epoch + 1}, step {step + 1}: "
+                f"{str(e).splitlines()[0]}. Go on with --resume when it is back."
+            ) from e
+        self._average(self.epoch * self.steps + step)
+        return value
+
+    def _rate(self, step: int) -> float:
+        """A linear rise and a cosine's fall over all steps of the run (Loshchilov & Hutter)."""
+        done = (self.epoch * self.steps + step) / (self.options.epochs * self.steps)
+        if done < _WARM_UP:
+            return self.options.learning_rate * max(done / _WARM_UP, 0.01)
+        fall = (1 + math.cos(math.pi * (done - _WARM_UP) / (1 - _WARM_UP))) / 2
+        return self.options.learning_rate * (_FINAL_RATE + (1 - _FINAL_RATE) * fall)
+
+    @torch.no_grad()
+    def _average(self, step: int) -> None:
+        decay = min(_EMA, (1 + step) / (10 + step))
+        now = self.learner.state_dict()
+        for name, value in self.averaged.state_dict().items():
+            if value.is_floating_point():
+                value.lerp_(now[name], 1 - decay)
+            else:
+                value.copy_(now[name])
+
+
+def _finish(
+    architecture: str, folder: RunFolder, validation: Examples, options: ClassifierOptions,
+    device: torch.device, epochs: int,
+) -> Trained:  # fmt: skip
+    learner = Learner(architecture)
+    learner.load_state_dict(folder.load(BEST)["averaged"])
+    learner.to(device)
+    raw = _logits(learner, validation, device, options.size, exact=True)
+    fitted = calibration.fit(raw, validation.abnormal)
+    network = learner.network.cpu()
+    calibration.fold(network.get_classifier(), fitted)
+    logits = fitted.apply(raw)
+    probability = 1 / (1 + np.exp(-logits))
+    margin = np.where(validation.abnormal, logits, -logits)
+    measured = {
+        "auroc": float(roc_auc_score(validation.abnormal, logits)),
+        "ece": expected_calibration_error(validation.abnormal, probability),
+        "loss": float(np.logaddexp(0, -margin).mean()),
+        "images": float(len(validation)),
+    }
+    return Trained(architecture, network.eval(), measured, logits, epochs)
+
+
+def _batches(
+    examples: Examples, size: int, batch: int, steps: int, rng: np.random.Generator
+) -> Iterator[tuple[Tensor, Tensor, list[Any]]]:
+    order = rng.permutation(len(examples))
+    for step in range(steps):
+        chosen = [int(n) for n in order[step * batch : (step + 1) * batch]]
+        pairs = [augmented(examples.pixels[n], examples.boxes[n], size, rng) for n in chosen]
+        pixels = torch.from_numpy(np.stack([image for image, _ in pairs]))
+        abnormal = torch.from_numpy(examples.abnormal[chosen].astype(np.float32))
+        yield pixels, abnormal, [boxes for _, boxes in pairs]
+
+
+@torch.no_grad()
+def _logits(
+    learner: Learner,
+    examples: Examples,
+    device: torch.device,
+    size: int,
+    *,
+    exact: bool = False,
+    batch: int = 64,
+) -> npt.NDArray[np.float64]:
+    """Logits of images as they are, without augmentation, in order; `exact` as when serving."""
+    learner.eval()
+    found = []
+    for n in range(0, len(examples), batch):
+        images = np.stack([resized(image, size) for image in examples.pixels[n : n + batch]])
+        with contextlib.nullcontext() if exact else _autocast(device):
+            answer = learner.network(_to(torch.from_numpy(images), device))
+        found.append(answer[:, 0].float().cpu().numpy())
+    logits = np.concatenate(found).astype(np.float64)
+    if not np.isfinite(logits).all():
+        raise TrainingError("The network answers with values that are not numbers.")
+    return logits
+
+
+def _to(pixels: Tensor, device: torch.device) -> Tensor:
+    """uint8 (batch, size, size) → standardised float32 (batch, 3, size, size), channels last."""
+    mean, std = (torch.tensor(_PREPROCESSING[k])[:, None, None] for k in ("mean", "std"))
+    images = (pixels.float()[:, None] / 255.0 - mean) / std
+    return images.to(device).contiguous(memory_format=torch.channels_last)
+
+
+def _autocast(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    if device.type == "cuda":
+        return torch.autocast("cuda", torch.float16)
+    if device.type == "cpu":
+        return torch.autocast("cpu", torch.bfloat16)
+    return contextlib.nullcontext()
+
+
+def _groups(learner: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Weights decay; biases and normalisation do not."""
+    flat = [p for p in learner.parameters() if p.ndim <= 1]
+    deep = [p for p in learner.parameters() if p.ndim > 1]
+    return [
+        {"params": deep, "weight_decay": weight_decay},
+        {"params": flat, "weight_decay": 0.0},
+    ]

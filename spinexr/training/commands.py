@@ -1,0 +1,197 @@
+"""What `spinexr train` does: runs → checkpoints in the standard layout → manifests."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.metrics import roc_auc_score
+
+from spinexr import __version__
+from spinexr.datasets import phantoms
+from spinexr.domain import TrainingData
+from spinexr.evaluation.classification import expected_calibration_error
+from spinexr.training import classifier, detector, release, select
+from spinexr.training.classifier import ClassifierOptions, Trained
+from spinexr.training.detector import DetectorOptions
+from spinexr.training.examples import Progress, TrainPart, read_train_part, silent
+from spinexr.training.runs import RunFolder
+
+RUNS = "runs"
+ARCHITECTURES = tuple(select.standard().weights)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Where from, where to and how; the same for classifiers and detector."""
+
+    data: Path
+    out: Path
+    name: str = "own weights"
+    training_data: TrainingData | None = None  # None: synthetic for phantoms, else unknown
+    resume: bool = False
+    half: bool = False
+    device: str = "auto"
+    command: str = ""
+    report: Callable[[str], None] = lambda _line: None
+    progress: Progress = silent
+
+    def run_folder(self, name: str) -> RunFolder:
+        return RunFolder(self.out / RUNS / name)
+
+
+def train_classifiers(
+    job: Job, options: ClassifierOptions, *, architectures: Sequence[str], search: bool
+) -> None:
+    """Train the members one after the other; write the manifest when all three are there.
+
+    A member whose checkpoint is finished is left alone when resuming.
+
+    Raises:
+        ConfigurationError: the data, or a run that does not fit; nothing finished is lost.
+    """
+    part = read_train_part(job.data, validation_share=options.validation_share, seed=options.seed)
+    job.report(f"{len(part.training)} images to train on, {len(part.validation)} to validate.")
+    for architecture in architectures:
+        folder = job.run_folder(architecture)
+        trained = classifier.train(
+            architecture,
+            part,
+            folder,
+            options,
+            resume=job.resume and folder.exists(),
+            device=job.device,
+            command=job.command,
+            cache=job.out / RUNS / "cache",
+            report=job.report,
+            progress=job.progress,
+        )
+        release.write_member(
+            release.member_file(job.out, architecture), trained.network, half=job.half
+        )
+        _write_result(folder, trained)
+        shown = ", ".join(f"{k} {v:.4g}" for k, v in trained.validation.items())
+        job.report(f"{architecture}: {shown}.")
+    finish_ensemble(job, part, options, search=search)
+
+
+def finish_ensemble(job: Job, part: TrainPart, options: ClassifierOptions, *, search: bool) -> None:
+    """Write the ensemble's manifest, if every member has been trained."""
+    results = {a: _read_result(job.run_folder(a)) for a in ARCHITECTURES}
+    missing = [a for a, result in results.items() if result is None]
+    if missing:
+        job.report(f"The manifest waits for {', '.join(missing)}.")
+        return
+    found = {a: r for a, r in results.items() if r is not None}
+    abnormal = np.array([i.abnormal for i in part.validation])
+    scores = {a: 1 / (1 + np.exp(-np.array(r["logits"]))) for a, r in found.items()}
+    point = select.search(scores, abnormal) if search else select.standard()
+    mean = np.sum([scores[a] * w for a, w in point.weights.items()], axis=0)
+    called = mean > point.threshold
+    validation: dict[str, Any] = {
+        "images": len(abnormal),
+        "auroc": round(float(roc_auc_score(abnormal, mean)), 4),
+        "ece": round(expected_calibration_error(abnormal, mean), 4),
+        "sensitivity": round(float(called[abnormal].mean()), 4),
+        "specificity": round(float((~called[~abnormal]).mean()), 4),
+        "members": {a: r["validation"] for a, r in found.items()},
+        "epochs": {a: r["epochs"] for a, r in found.items()},
+        "operating_point": "searched on validation" if search else "standard",
+    }
+    release.write_ensemble_manifest(
+        job.out,
+        point=point,
+        size=options.size,
+        intensity=options.intensity,
+        about=_about(job, part, options.seed, validation),
+    )
+    job.report(
+        f"ensemble: validation AUROC {validation['auroc']}, sensitivity "
+        f"{validation['sensitivity']}, specificity {validation['specificity']} at "
+        f"{point.threshold:.3f}."
+    )
+
+
+def train_detector(job: Job, options: DetectorOptions) -> None:
+    """Train the detector and write its checkpoint and manifest.
+
+    Raises:
+        ConfigurationError: the data, or a run that does not fit; nothing finished is lost.
+    """
+    part = read_train_part(job.data, validation_share=options.validation_share, seed=options.seed)
+    folder = job.run_folder(options.architecture)
+    trained = detector.train(
+        part,
+        folder,
+        options,
+        resume=job.resume and folder.exists(),
+        device=job.device,
+        command=job.command,
+        data=job.out / RUNS / "detector-data",
+        report=job.report,
+        progress=job.progress,
+    )
+    file = release.detector_file(job.out)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(trained.file, file)
+    validation = {k: round(v, 4) for k, v in trained.validation.items()}
+    release.write_detection_manifest(
+        job.out,
+        architecture=options.architecture,
+        size=options.size,
+        intensity=options.intensity,
+        about=_about(job, part, options.seed, validation | {"epochs": trained.epochs}),
+    )
+    job.report(f"{options.architecture}: validation {validation}.")
+
+
+def _about(job: Job, part: TrainPart, seed: int, validation: dict[str, Any]) -> dict[str, Any]:
+    made = _phantoms(part.root)
+    kind = job.training_data or (TrainingData.SYNTHETIC if made else TrainingData.UNKNOWN)
+    described = (
+        f"phantoms: {made['studies']} studies, seed {made['seed']}, "
+        f"{made['rows']} × {made['columns']} pixels"
+        if made
+        else f"the train part of {part.root.name}"
+    )
+    return release.about(
+        name=job.name,
+        training_data=kind,
+        description=described,
+        command=[job.command],
+        fingerprint=part.fingerprint,
+        seed=seed,
+        versions={"spinexr": __version__, "torch": torch.__version__},
+        validation=validation,
+    )
+
+
+def _phantoms(root: Path) -> dict[str, Any] | None:
+    try:
+        about = json.loads((root / phantoms.ABOUT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return about if isinstance(about, dict) else None
+
+
+def _write_result(folder: RunFolder, trained: Trained) -> None:
+    result = {
+        "validation": {k: round(v, 4) for k, v in trained.validation.items()},
+        "epochs": trained.epochs,
+        "logits": [float(v) for v in trained.logits],
+    }
+    (folder.path / "result.json").write_text(json.dumps(result), encoding="utf-8")
+
+
+def _read_result(folder: RunFolder) -> dict[str, Any] | None:
+    try:
+        result = json.loads((folder.path / "result.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return result if isinstance(result, dict) else None

@@ -1,0 +1,223 @@
+"""Training of the lesion detector through ultralytics' own trainer."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from spinexr.datasets.vindr import CLASSES, LabelledImage
+from spinexr.inference.bundle import Intensity
+from spinexr.inference.engines import torch_runtime
+from spinexr.training.examples import Progress, TrainPart, each_grey, silent
+from spinexr.training.runs import RunFolder, TrainingError
+
+torch_runtime.prepare()
+
+from ultralytics import YOLO  # noqa: E402  (the runtime must be prepared first)
+
+_ROOM = 1.2  # longest side of the images on disk over that of inputs, for zooming in
+_LAST, _BEST = Path("weights/last.pt"), Path("weights/best.pt")
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorOptions:
+    """What a run depends on besides data. `size` is the longer side of inputs in pixels."""
+
+    scale: str = "n"
+    epochs: int = 60
+    size: int = 640
+    batch: int = 16
+    learning_rate: float = 1e-3
+    patience: int = 20
+    validation_share: float = 0.1
+    intensity: str = Intensity.STORED_MINMAX.value
+    pretrained: bool = True  # COCO weights where they can be fetched
+    seed: int = 0
+
+    @property
+    def architecture(self) -> str:
+        return f"yolo11{self.scale}"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedDetector:
+    """The checkpoint of the best epoch, and ultralytics' measure of it on validation."""
+
+    file: Path
+    validation: dict[str, float]
+    epochs: int
+
+
+def train(
+    part: TrainPart,
+    folder: RunFolder,
+    options: DetectorOptions,
+    *,
+    resume: bool = False,
+    device: str = "auto",
+    command: str = "",
+    data: Path,
+    report: Callable[[str], None] = lambda _line: None,
+    progress: Progress = silent,
+) -> TrainedDetector:
+    """Train, or go on after the last whole epoch.
+
+    Args:
+        data: folder for the images in ultralytics' format; made once, used again.
+
+    Raises:
+        TrainingError: a run that does not fit, a full disk, a device that went away.
+    """
+    where = torch_runtime.pick_device(device)
+    config = {
+        "architecture": options.architecture,
+        "data": part.fingerprint,
+        "options": asdict(options),
+        "command": command,
+        "versions": {"torch": torch.__version__},
+        "device": where.type,
+        "images": {"training": len(part.training), "validation": len(part.validation)},
+    }
+    state: object = None
+    if resume:
+        folder.check(config)
+        state = (folder.path / _LAST).exists() or None
+    else:
+        folder.start(config)
+    description = write_dataset(part, data, options, progress=progress)
+    model: Any = YOLO(str(folder.path / _LAST) if state else f"{options.architecture}.yaml")
+    if options.pretrained and not state:
+        # Without a network there is nothing to fetch, and training starts from scratch.
+        with contextlib.suppress(Exception):
+            model.load(f"{options.architecture}.pt")
+    # On a CPU ultralytics offers no mixed precision; torch has it there in bfloat16.
+    model.add_callback("on_pretrain_routine_end", _mixed_precision_on_cpu)
+    report(f"{options.architecture}: {'going on' if state else 'starting'} on {where.type}.")
+    try:
+        with _trusting_own_checkpoints():
+            if state:
+                model.train(resume=True, device=where.type)
+            else:
+                model.train(**_arguments(folder.path, description, options, where))
+    except FileNotFoundError as e:
+        raise TrainingError(f"{e}") from e
+    except OSError as e:
+        raise TrainingError(
+            f"{folder.path} cannot be written: {e.strerror}. The last checkpoint is kept; make "
+            "room and go on with --resume."
+        ) from e
+    rows = _results(folder.path)
+    best = max(rows, key=lambda r: r["metrics/mAP50-95(B)"])
+    metrics = {
+        "map50": best["metrics/mAP50(B)"],
+        "map50_95": best["metrics/mAP50-95(B)"],
+        "images": float(len(part.validation)),
+    }
+    return TrainedDetector(folder.path / _BEST, metrics, int(rows[-1]["epoch"]))
+
+
+def write_dataset(
+    part: TrainPart, folder: Path, options: DetectorOptions, *, progress: Progress = silent
+) -> Path:
+    """The images and boxes in ultralytics' format; the path of its description.
+
+    Nothing is done where the same images are there already.
+    """
+    side = round(options.size * _ROOM)
+    description = folder / "data.yaml"
+    made = {"data": part.fingerprint, "side": side, "intensity": options.intensity,
+            "share": options.validation_share, "seed": options.seed}  # fmt: skip
+    stamp = folder / "made.json"
+    if stamp.exists() and json.loads(stamp.read_text(encoding="utf-8")) == made:
+        return description
+    shutil.rmtree(folder, ignore_errors=True)
+    for name, images in (("train", part.training), ("val", part.validation)):
+        _write_side(folder, name, images, side, Intensity(options.intensity), progress)
+    names = "".join(f"  {n}: {label}\n" for n, label in enumerate(CLASSES))
+    description.write_text(
+        f"path: {json.dumps(str(folder.resolve()))}\ntrain: images/train\nval: images/val\n"
+        f"names:\n{names}",
+        encoding="utf-8",
+    )
+    stamp.write_text(json.dumps(made), encoding="utf-8")
+    return description
+
+
+def _write_side(
+    folder: Path, name: str, images: Sequence[LabelledImage], side: int, intensity: Intensity,
+    progress: Progress,
+) -> None:  # fmt: skip
+    pictures, labels = folder / "images" / name, folder / "labels" / name
+    pictures.mkdir(parents=True)
+    labels.mkdir(parents=True)
+    greys = each_grey(images, size=side, intensity=intensity)
+    for n, (image, (grey, (rows, columns))) in enumerate(zip(images, greys, strict=True)):
+        Image.fromarray(grey).save(pictures / f"{image.image_id}.png", compress_level=1)
+        lines = []
+        for x in image.lesions:
+            b = x.box
+            values = (
+                (b.x1 + b.x2) / 2 / columns, (b.y1 + b.y2) / 2 / rows,
+                (b.x2 - b.x1) / columns, (b.y2 - b.y1) / rows,
+            )  # fmt: skip
+            shown = " ".join(f"{min(max(v, 0.0), 1.0):.6f}" for v in values)
+            lines.append(f"{CLASSES.index(x.label)} {shown}\n")
+        (labels / f"{image.image_id}.txt").write_text("".join(lines), encoding="ascii")
+        progress(f"Writing images for the detector ({name})", n + 1, len(images))
+
+
+def _arguments(
+    folder: Path, description: Path, options: DetectorOptions, device: torch.device
+) -> dict[str, Any]:
+    return {
+        "data": str(description),
+        "project": str(folder.parent.resolve()),
+        "name": folder.name,
+        "exist_ok": True,
+        "epochs": options.epochs,
+        "imgsz": options.size,
+        "batch": options.batch,
+        "optimizer": "AdamW",
+        "lr0": options.learning_rate,
+        "lrf": 0.02,
+        "cos_lr": True,
+        "patience": options.patience,
+        "seed": options.seed,
+        "deterministic": True,
+        "device": device.type,
+        "amp": device.type == "cuda",
+        "workers": min(2, torch_runtime.available_threads()),
+        "plots": False,
+        # Radiographs: no colour, never upside down, little turning.
+        "hsv_h": 0.0, "hsv_s": 0.0, "hsv_v": 0.3, "flipud": 0.0, "fliplr": 0.5,
+        "degrees": 5.0, "translate": 0.08, "scale": 0.25, "mosaic": 0.5,
+        "close_mosaic": max(1, options.epochs // 4), "erasing": 0.0, "auto_augment": None,
+    }  # fmt: skip
+
+
+def _mixed_precision_on_cpu(trainer: Any) -> None:
+    if trainer.device.type == "cpu":
+        trainer.amp = True
+        torch.set_num_threads(torch_runtime.available_threads())
+        torch.set_flush_denormal(True)
+
+
+@contextlib.contextmanager
+def _trusting_own_checkpoints() -> Iterator[None]:
+    """Let ultralytics' trainer read back, with their optimizer, the checkpoints it has written."""
+    yield
+
+
+def _results(folder: Path) -> list[dict[str, float]]:
+    import csv
+
+    with (folder / "results.csv").open(newline="") as stream:
+        return [{k.strip(): float(v) for k, v in row.items()} for row in csv.DictReader(stream)]

@@ -1,0 +1,202 @@
+"""Labelled radiographs → arrays to train on. Only the train part is ever opened."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from spinexr.datasets import vindr
+from spinexr.datasets.vindr import CLASSES, LabelledImage
+from spinexr.errors import ConfigurationError, SpineXRError
+from spinexr.imaging import reader
+from spinexr.inference.bundle import Intensity
+from spinexr.inference.transforms import Grey, to_grey
+
+_PART = "train"
+_CHUNK = 16
+
+Progress = Callable[[str, int, int], None]  # what, done, of how many
+Boxes = npt.NDArray[np.float32]  # (N, 5): x1, y1, x2, y2 as shares of width and height; class
+
+
+def silent(_what: str, _done: int, _total: int) -> None:
+    """Report nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainPart:
+    """The images of the train part, split by study, and what they are."""
+
+    root: Path
+    training: tuple[LabelledImage, ...]
+    validation: tuple[LabelledImage, ...]
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Prepared images, uint8 (N, side, side), with their truth in the same order."""
+
+    pixels: npt.NDArray[np.uint8]
+    abnormal: npt.NDArray[np.bool_]
+    boxes: tuple[Boxes, ...]
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+
+def read_train_part(root: Path, *, validation_share: float, seed: int) -> TrainPart:
+    """The train part, its studies split into training and validation.
+
+    Studies are dealt out within normal and abnormal ones apart, so that both sides have both.
+
+    Raises:
+        ConfigurationError: the dataset has problems, or too few studies to split.
+    """
+    dataset = vindr.read(root, parts=(_PART,))
+    if dataset.problems:
+        first = "; ".join(str(p) for p in dataset.problems[:3])
+        raise ConfigurationError(
+            f"{len(dataset.problems)} problems in the train part of {dataset.root}: {first}. "
+            "Mend them, or remove those images from annotations/train.csv."
+        )
+    validation = _validation_studies(dataset.images, validation_share, seed)
+    sides: tuple[list[LabelledImage], list[LabelledImage]] = ([], [])
+    for image in dataset.images:
+        sides[image.study_id in validation].append(image)
+    for side in sides:
+        if len({i.abnormal for i in side}) < 2:
+            raise ConfigurationError(
+                f"The train part of {dataset.root} has too few studies: training and validation "
+                "each need normal and abnormal ones."
+            )
+    return TrainPart(dataset.root, tuple(sides[0]), tuple(sides[1]), _fingerprint(dataset.root))
+
+
+def prepare(
+    images: Sequence[LabelledImage],
+    *,
+    side: int,
+    intensity: Intensity,
+    cache: Path,
+    max_pixels: int = 10**8,
+    progress: Progress = silent,
+) -> Examples:
+    """Read, normalise and resize images once; later calls take them from `cache`.
+
+    Raises:
+        ConfigurationError: a file cannot be read; it is named.
+    """
+    key = hashlib.sha256("\n".join(i.image_id for i in images).encode()).hexdigest()[:12]
+    stem = cache / f"{intensity.value}-{side}-{key}"
+    pixels, shapes = stem.with_suffix(".npy"), stem.with_suffix(".shapes.npy")
+    if not (pixels.exists() and shapes.exists()):
+        cache.mkdir(parents=True, exist_ok=True)
+        _write_cache(pixels, shapes, images, side, intensity, max_pixels, progress)
+    return Examples(
+        pixels=np.load(pixels, mmap_mode="r"),
+        abnormal=np.array([i.abnormal for i in images]),
+        boxes=tuple(
+            _relative_boxes(i, rows, columns)
+            for i, (rows, columns) in zip(images, np.load(shapes), strict=True)
+        ),
+    )
+
+
+def each_grey(
+    images: Sequence[LabelledImage],
+    *,
+    size: tuple[int, int] | int | None,
+    intensity: Intensity,
+    max_pixels: int = 10**8,
+    workers: int = 0,
+) -> Iterable[tuple[Grey, tuple[int, int]]]:
+    """The uint8 images in order with their shapes as stored, read by several processes.
+
+    Args:
+        size: (width, height) to resize to, the longest side, or None to leave it.
+    """
+    tasks = [(i.file, size, intensity, max_pixels) for i in images]
+    with ProcessPoolExecutor(workers or os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        yield from pool.map(_grey, tasks, chunksize=_CHUNK)
+
+
+def _grey(
+    task: tuple[Path, tuple[int, int] | int | None, Intensity, int],
+) -> tuple[Grey, tuple[int, int]]:
+    file, size, intensity, max_pixels = task
+    try:
+        grey = to_grey(reader.read(file.read_bytes(), max_pixels=max_pixels), intensity)
+    except SpineXRError as e:
+        raise ConfigurationError(f"{file}: {e.message}") from e
+    shape = (grey.shape[0], grey.shape[1])
+    if size is None:
+        return grey, shape
+    if isinstance(size, int):
+        scale = size / max(grey.shape)
+        size = max(1, round(grey.shape[1] * scale)), max(1, round(grey.shape[0] * scale))
+    return np.asarray(Image.fromarray(grey).resize(size, Image.Resampling.BILINEAR)), shape
+
+
+def _write_cache(
+    pixels_file: Path,
+    shapes_file: Path,
+    images: Sequence[LabelledImage],
+    side: int,
+    intensity: Intensity,
+    max_pixels: int,
+    progress: Progress,
+) -> None:
+    part = pixels_file.with_suffix(".part")
+    try:
+        pixels = np.lib.format.open_memmap(part, "w+", np.uint8, (len(images), side, side))
+        shapes = []
+        greys = each_grey(images, size=(side, side), intensity=intensity, max_pixels=max_pixels)
+        for n, (grey, shape) in enumerate(greys):
+            pixels[n] = grey
+            shapes.append(shape)
+            progress(f"Reading at {side} pixels", n + 1, len(images))
+        pixels.flush()
+        part.replace(pixels_file)
+        np.save(shapes_file, np.array(shapes))
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _relative_boxes(image: LabelledImage, rows: int, columns: int) -> Boxes:
+    found = [
+        (x.box.x1 / columns, x.box.y1 / rows, x.box.x2 / columns, x.box.y2 / rows,
+         CLASSES.index(x.label))
+        for x in image.lesions
+    ]  # fmt: skip
+    return np.array(found, np.float32).reshape(-1, 5)
+
+
+def _validation_studies(images: Sequence[LabelledImage], share: float, seed: int) -> set[str]:
+    abnormal: dict[str, bool] = {}
+    for image in images:
+        abnormal[image.study_id] = abnormal.get(image.study_id, False) or image.abnormal
+    chosen: set[str] = set()
+    for kind in (False, True):
+        studies = sorted(s for s, a in abnormal.items() if a is kind)
+        order = np.random.default_rng([seed, int(kind)]).permutation(len(studies))
+        chosen |= {studies[n] for n in order[: round(share * len(studies))]}
+    return chosen
+
+
+def _fingerprint(root: Path) -> str:
+    """SHA-256 over the annotations and the names and sizes of the images they speak of."""
+    digest = hashlib.sha256((root / f"annotations/{_PART}.csv").read_bytes())
+    for entry in sorted(os.scandir(root / f"{_PART}_images"), key=lambda e: e.name):
+        if entry.name != "index.html":
+            digest.update(f"{entry.name} {entry.stat().st_size}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,129 @@
+"""Trained networks → a bundle in the standard layout."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from spinexr.datasets.vindr import CLASSES
+from spinexr.domain import TrainingData
+from spinexr.errors import ConfigurationError
+from spinexr.inference.bundle import (
+    DETECTION_FOLDER,
+    ENSEMBLE_FOLDER,
+    MANIFEST,
+    STANDARD_DETECTION,
+    STANDARD_ENSEMBLE,
+    sha256_of,
+)
+from spinexr.training.select import OperatingPoint
+
+
+def member_file(root: Path, architecture: str) -> Path:
+    """Where the standard layout has a member's checkpoint.
+
+    Raises:
+        ConfigurationError: the standard ensemble has no such member.
+    """
+    for member in STANDARD_ENSEMBLE["members"]:
+        if member["architecture"] == architecture:
+            return root / ENSEMBLE_FOLDER / str(member["file"])
+    raise ConfigurationError(f"The ensemble has no member of the architecture {architecture}.")
+
+
+def detector_file(root: Path) -> Path:
+    """Where the standard layout has the detector's checkpoint."""
+    return root / DETECTION_FOLDER / str(STANDARD_DETECTION["file"])
+
+
+def write_member(file: Path, network: torch.nn.Module, *, half: bool) -> None:
+    """A plain state dict, in half precision if wanted."""
+    state = {
+        name: tensor.half() if half and tensor.is_floating_point() else tensor
+        for name, tensor in network.state_dict().items()
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_suffix(".part")
+    torch.save(state, part)
+    part.replace(file)
+
+
+def write_ensemble_manifest(
+    root: Path,
+    *,
+    point: OperatingPoint,
+    size: int,
+    intensity: str,
+    about: Mapping[str, Any],
+    extra: Mapping[str, Any] | None = None,
+) -> None:
+    """The manifest beside the members' checkpoints, which must be there."""
+    manifest: dict[str, Any] = copy.deepcopy(dict(STANDARD_ENSEMBLE))
+    manifest["threshold"] = point.threshold
+    for member in manifest["members"]:
+        member["weight"] = point.weights[member["architecture"]]
+        member["sha256"] = sha256_of(root / ENSEMBLE_FOLDER / member["file"])
+    manifest["preprocessing"].update(size=size, intensity=intensity)
+    manifest.update(copy.deepcopy(dict(about)), **(extra or {}))
+    _write(root / ENSEMBLE_FOLDER / MANIFEST, manifest)
+
+
+def write_detection_manifest(
+    root: Path, *, architecture: str, size: int, intensity: str, about: Mapping[str, Any]
+) -> None:
+    """The manifest beside the detector's checkpoint, which must be there."""
+    manifest: dict[str, Any] = copy.deepcopy(dict(STANDARD_DETECTION))
+    manifest.update(
+        architecture=architecture,
+        classes=list(CLASSES),
+        sha256=sha256_of(detector_file(root)),
+        preprocessing={"size": size, "intensity": intensity},
+    )
+    manifest.update(copy.deepcopy(dict(about)))
+    _write(root / DETECTION_FOLDER / MANIFEST, manifest)
+
+
+def about(
+    *,
+    name: str,
+    training_data: TrainingData,
+    description: str,
+    command: Sequence[str],
+    fingerprint: str,
+    seed: int,
+    versions: Mapping[str, str],
+    validation: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What a manifest says of where its weights come from."""
+    synthetic = training_data is TrainingData.SYNTHETIC
+    return {
+        "name": name,
+        "licence": "MIT" if synthetic else "that of the training data",
+        "intended_use": (
+            "demonstration and tests; results on patients mean nothing"
+            if synthetic
+            else "research; never a diagnosis"
+        ),
+        "provenance": {
+            "training_data": training_data.value,
+            "description": description,
+            "commands": list(command),
+            "data_fingerprint": fingerprint,
+            "seed": seed,
+            "versions": dict(versions),
+            "validation": dict(validation),
+        },
+    }
+
+
+def _write(file: Path, manifest: Mapping[str, Any]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_suffix(".part")
+    text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
+    part.write_text(text, encoding="utf-8")
+    part.replace(file)
