@@ -164,6 +164,10 @@ class _Loop:
         best = max(range(len(full)), key=lambda n: full[n]["val_auroc"])
         return len(full) - 1 - best >= self.options.patience
 
+    def lost_device(self) -> bool:
+        """Whether a RuntimeError may mean that the accelerator is gone."""
+        return self.device.type != "cpu"
+
     def restore(self, state: dict[str, Any]) -> None:
         self.learner.load_state_dict(state["learner"])
         self.averaged.load_state_dict(state["averaged"])
@@ -260,7 +264,7 @@ class _Loop:
             self.scaler.step(self.optimizer)
             self.scaler.update()
         except RuntimeError as e:
-            if self.device.type == "cpu":
+            if not self.lost_device():
                 raise
             raise TrainingError(
                 f"The device {self.device} failed in epoch {self.epoch + 1}, step {step + 1}: "

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 
-from spinexr.training import runs
 from spinexr.training.runs import BEST, LAST, RunFolder, TrainingError
 
 CONFIG: dict[str, Any] = {"architecture": "a", "data": "f00d", "options": {"size": 64, "epochs": 2}}
@@ -80,7 +79,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(
     def full(_fd: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(runs.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(TrainingError, match=r"No space left on device.*--resume"):
         folder.save(BEST, STATE | {"epoch": 2})
     assert folder.load(BEST)["epoch"] == 1

@@ -67,7 +67,7 @@ def test_the_search_gives_a_useful_member_the_weight_and_keeps_all() -> None:
     assert point.weights["b"] > 0.6
     assert min(point.weights.values()) > 0
     assert sum(point.weights.values()) == pytest.approx(1)
-    mean = sum(scores[n] * w for n, w in point.weights.items())
+    mean = np.sum([scores[n] * w for n, w in point.weights.items()], axis=0)
     called = mean > point.threshold
     balanced = called[abnormal].mean() + (~called[~abnormal]).mean()
     others = [(mean > t)[abnormal].mean() + (mean <= t)[~abnormal].mean() for t in mean]

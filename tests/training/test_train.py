@@ -1,0 +1,284 @@
+"""Phantom → train → kill → resume → evaluate → serve, small: the steps of a real run."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from spinexr.datasets import phantoms
+from spinexr.domain import TrainingData
+from spinexr.inference.bundle import Intensity, load_bundle
+from spinexr.inference.loading import load_predictor
+from spinexr.training import classifier, examples
+from spinexr.training.classifier import ClassifierOptions
+from spinexr.training.examples import TrainPart
+from spinexr.training.runs import BEST, LAST, RunFolder, TrainingError
+from tests.processes import ROOT, environment, spinexr
+
+TOY = ("--size", "32", "--first-size", "32", "--batch", "8", "--from-scratch", "--device", "cpu")
+OPTIONS = ClassifierOptions(
+    epochs=3, size=32, first_size=32, batch=8, pretrained=False, validation_share=0.3
+)
+SMALL = "resnet18"  # the loop knows nothing of the ensemble
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data") / "phantoms"
+    list(phantoms.generate(phantoms.Plan(root, 40, seed=4, rows=240, columns=160), workers=2))
+    return root
+
+
+@pytest.fixture(scope="module")
+def part(data: Path) -> TrainPart:
+    return examples.read_train_part(data, validation_share=0.3, seed=0)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def train(part: TrainPart, cache: Path, tmp_path: Path) -> Callable[..., Any]:
+    def run(
+        name: str = "run", *, options: ClassifierOptions = OPTIONS, resume: bool = False,
+        architecture: str = SMALL, **more: Any,
+    ) -> Any:  # fmt: skip
+        folder = RunFolder(tmp_path / name)
+        return classifier.train(
+            architecture, part, folder, options, resume=resume, device="cpu", cache=cache, **more
+        )
+
+    return run
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing catches it."""
+
+
+def killed_after(epoch: int) -> Callable[[str, int, int], None]:
+    """Dies in the first step of the epoch after `epoch`."""
+
+    def step(what: str, _done: int, _total: int) -> None:
+        if what.endswith(f"epoch {epoch + 1}"):
+            raise Killed
+
+    return step
+
+
+def curve(folder: Path) -> list[dict[str, float]]:
+    rows = RunFolder(folder).curves()
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+
+
+def test_a_killed_run_goes_on_with_the_same_curve(
+    train: Callable[..., Any], tmp_path: Path
+) -> None:
+    whole = train("whole")
+    with pytest.raises(Killed):
+        train("killed", progress=killed_after(1))
+    assert len(curve(tmp_path / "killed")) == 1
+    resumed = train("killed", resume=True)
+    assert curve(tmp_path / "killed") == curve(tmp_path / "whole")
+    np.testing.assert_array_equal(resumed.logits, whole.logits)
+
+
+def test_a_run_folder_says_what_was_asked_and_how_it_went(
+    train: Callable[..., Any], tmp_path: Path, part: TrainPart
+) -> None:
+    trained = train(command="spinexr train toy")
+    run = tmp_path / "run"
+    config = json.loads((run / "config.json").read_text())
+    assert config["command"] == "spinexr train toy"
+    assert config["data"] == part.fingerprint
+    assert config["options"]["epochs"] == 3
+    assert len(curve(run)) == trained.epochs == 3
+    assert (run / "curves.png").exists()
+    assert set(trained.validation) == {"auroc", "ece", "loss", "images"}
+
+
+def test_calibration_is_folded_into_the_network(
+    train: Callable[..., Any], part: TrainPart, cache: Path
+) -> None:
+    trained = train()
+    made = examples.prepare(
+        part.validation, side=32, intensity=Intensity.STORED_MINMAX, cache=cache
+    )
+    with torch.inference_mode():
+        answers = trained.network(
+            classifier._to(torch.from_numpy(np.array(made.pixels)), torch.device("cpu"))
+        )
+    np.testing.assert_allclose(answers[:, 0].numpy(), trained.logits, atol=1e-4)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_checkpoint(
+    train: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(Killed):
+        train(progress=killed_after(1))
+    real = classifier._to
+    monkeypatch.setattr(
+        classifier, "_to", lambda pixels, device: real(pixels, device) * float("nan")
+    )
+    with pytest.raises(TrainingError, match=r"loss is nan in epoch 2, step 1 .* epoch 1 are kept"):
+        train(resume=True)
+    kept = RunFolder(tmp_path / "run").load(LAST)
+    assert kept["epoch"] == 1
+    assert all(torch.isfinite(t).all() for t in kept["learner"].values())
+
+
+def test_a_lost_device_is_said_and_the_run_can_go_on(
+    train: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*_: Any, **__: Any) -> None:
+        raise RuntimeError("CUDA error: device-side assert triggered\nmore lines")
+
+    with pytest.raises(Killed):
+        train(progress=killed_after(1))
+    # No such device here: the CPU plays its part until the step fails.
+    monkeypatch.setattr(classifier, "cells_with_boxes", lost)
+    monkeypatch.setattr(classifier._Loop, "lost_device", lambda *_: True)
+    with pytest.raises(TrainingError, match=r"epoch 2, step 1: CUDA error.*--resume"):
+        train(resume=True)
+    monkeypatch.undo()
+    assert train(resume=True).epochs == 3
+
+
+def test_training_stops_early_when_validation_no_longer_gets_better(
+    train: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(classifier, "roc_auc_score", lambda *_: 0.5)
+    trained = train(options=replace(OPTIONS, epochs=9, patience=2))
+    assert trained.epochs == 3
+
+
+def test_small_inputs_first_and_full_size_at_the_end() -> None:
+    options = ClassifierOptions(epochs=10, size=224, first_size=144, full_from=0.6)
+    assert [options.size_at(n) for n in range(10)] == [144] * 6 + [224] * 4
+
+
+def test_another_architecture_is_not_resumed(train: Callable[..., Any]) -> None:
+    with pytest.raises(Killed):
+        train(progress=killed_after(1))
+    with pytest.raises(TrainingError, match="resnet18"):
+        train(resume=True, architecture="resnet26")
+
+
+def test_the_best_epoch_is_kept_not_the_last(
+    train: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([0.6, 0.9, 0.7, 0.9])
+    monkeypatch.setattr(classifier, "roc_auc_score", lambda *_: next(scores))
+    train()
+    assert RunFolder(tmp_path / "run").load(BEST)["epoch"] == 2
+
+
+@pytest.fixture(scope="module")
+def bundle(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Everything by the commands; the first one is killed by SIGKILL after its first epoch."""
+    out = tmp_path_factory.mktemp("bundle")
+    common = ("--data", str(data), "--out", str(out), *TOY)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "spinexr", "train", "classifier", *common, "--epochs", "2"],
+        cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "epoch 1/2" in line:
+            break
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    done = spinexr("train", "classifier", *common, "--epochs", "2", "--half", "--resume")
+    assert done.returncode == 0, done.stderr
+    assert "going on after epoch 1" in done.stdout
+    done = spinexr(
+        "train", "detector", *common[:4], "--epochs", "1", "--size", "64", "--batch", "8",
+        "--from-scratch", "--device", "cpu",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return out
+
+
+def test_the_commands_make_a_bundle_that_says_where_it_comes_from(bundle: Path, data: Path) -> None:
+    loaded = load_bundle(bundle)
+    assert not loaded.assumed_profile
+    assert loaded.training_data is TrainingData.SYNTHETIC
+    assert "40 studies, seed 4" in loaded.description
+    assert [m.weight for m in loaded.ensemble.members] == [0.42, 0.26, 0.32]
+    assert loaded.ensemble.threshold == 0.449
+    manifest = json.loads((bundle / "ensemble output/manifest.json").read_text())
+    about = manifest["provenance"]
+    assert about["data_fingerprint"] == examples._fingerprint(data)
+    assert "spinexr train classifier" in about["commands"][0]
+    assert str(data.parent) not in json.dumps(manifest)
+    assert set(about["validation"]) >= {"auroc", "ece", "sensitivity", "specificity", "members"}
+
+
+def test_checkpoints_are_plain_state_dicts_in_half_precision(bundle: Path) -> None:
+    for member in load_bundle(bundle).ensemble.members:
+        state = torch.load(member.file, weights_only=True)
+        kinds = {t.dtype for t in state.values() if t.is_floating_point()}
+        assert kinds == {torch.float16}
+        assert not any("where" in name for name in state)
+
+
+def test_the_bundle_serves_what_was_validated(bundle: Path, data: Path) -> None:
+    """The page's path gives the probabilities that training saw, up to half precision."""
+    part = examples.read_train_part(data, validation_share=0.1, seed=0)
+    predictor = load_predictor(bundle, device="cpu", threads=2)
+    results = {
+        m.architecture: json.loads((bundle / f"runs/{m.architecture}/result.json").read_text())
+        for m in load_bundle(bundle).ensemble.members
+    }
+    from spinexr.analysis import analyse
+
+    for n, image in enumerate(part.validation[:4]):
+        analysis = analyse(image.file.read_bytes(), predictor=predictor, max_pixels=10**6)
+        for member in analysis.prediction.members:
+            logit = results[member.architecture]["logits"][n]
+            assert member.probability == pytest.approx(1 / (1 + np.exp(-logit)), abs=0.01)
+    predictor.close()
+
+
+def test_the_bundle_can_be_evaluated(bundle: Path, data: Path, tmp_path: Path) -> None:
+    done = spinexr("evaluate", "--data", data, "--bundle", bundle, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((tmp_path / "out/metrics.json").read_text())
+    assert 0 <= metrics["ensemble.auroc"] <= 1
+
+
+def test_a_finished_run_is_neither_overwritten_nor_repeated(bundle: Path, data: Path) -> None:
+    common = ("--data", data, "--out", bundle, *TOY, "--epochs", "2", "--member", "resnet50")
+    done = spinexr("train", "classifier", *common)
+    assert done.returncode == 1
+    assert "--resume" in done.stderr
+    before = (bundle / "runs/resnet50/curves.csv").read_bytes()
+    done = spinexr("train", "classifier", *common, "--half", "--resume")
+    assert done.returncode == 0
+    assert (bundle / "runs/resnet50/curves.csv").read_bytes() == before
+
+
+def test_a_changed_dataset_is_not_trained_on_halfway(bundle: Path, data: Path) -> None:
+    extra = data / "train_images" / "index.txt"
+    extra.write_text("something new")
+    try:
+        done = spinexr(
+            "train", "classifier", "--data", data, "--out", bundle, *TOY, "--epochs", "2",
+            "--resume",
+        )  # fmt: skip
+    finally:
+        extra.unlink()
+    assert done.returncode == 1
+    assert "changed" in done.stderr
