@@ -5,9 +5,15 @@ from __future__ import annotations
 from time import perf_counter
 from types import MappingProxyType
 
-from spinexr.domain import Analysis, DetectPolicy
+from spinexr.domain import Analysis, DetectPolicy, Notice
 from spinexr.imaging import reader
 from spinexr.inference.predictor import Predictor
+
+_UNFAMILIAR = Notice(
+    "unlike_training_images",
+    "This image is unlike the images that these weights were trained on. Do not rely on the "
+    "scores and findings.",
+)
 
 
 def analyse(
@@ -38,6 +44,10 @@ def analyse(
         )
         read_ms = (perf_counter() - start) * 1000.0
         timed = predictor.predict(radiograph, detect=detect, candidates_from=candidates_from)
+    notices = radiograph.notices
+    known = timed.prediction.familiarity
+    if known is not None and known.unlike_training_images:
+        notices = (*notices, _UNFAMILIAR)
     return Analysis(
         radiograph=radiograph,
         prediction=timed.prediction,
@@ -45,6 +55,6 @@ def analyse(
         engine=f"{predictor.engine.name} {predictor.engine.version}",
         device=predictor.engine.device,
         other_body_part_allowed=any(n.code == "other_body_part" for n in radiograph.notices),
-        notices=radiograph.notices,
+        notices=notices,
         stage_ms=MappingProxyType({"read": read_ms, **timed.stage_ms}),
     )

@@ -144,8 +144,25 @@ class MemberScore:
 
 
 @dataclass(frozen=True, slots=True)
+class Familiarity:
+    """How far an image lies from the training images: beyond `cut`, 1 % of those like them do."""
+
+    distance: float
+    cut: float
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.distance < math.inf:  # also refuses NaN
+            raise ValueError(f"distance out of range: {self.distance}")
+
+    @property
+    def unlike_training_images(self) -> bool:
+        return self.distance > self.cut
+
+
+@dataclass(frozen=True, slots=True)
 class Prediction:
-    """What the models said. `findings` is None when the detector did not run.
+    """What the models said. `findings` is None when the detector did not run, `familiarity` when
+    the bundle cannot tell.
 
     `candidates` are all boxes above the confidence that a caller asked for, before any rule is
     applied to them: for evaluation, never for showing.
@@ -158,6 +175,7 @@ class Prediction:
     firm_confidence: float
     tentative_confidence: float
     candidates: tuple[Finding, ...] = ()
+    familiarity: Familiarity | None = None
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.probability <= 1.0:  # also refuses NaN

@@ -17,10 +17,16 @@ from spinexr.inference.bundle import (
     MemberSpec,
     Preprocessing,
 )
-from spinexr.inference.engines.base import Engine, LoadedModel, RawDetections
+from spinexr.inference.engines.base import (
+    ClassifierOutput,
+    Engine,
+    LoadedModel,
+    RawDetections,
+)
 
 CLASSES = ("Osteophytes", "Disc space narrowing", "Surgical implant")
 ABNORMAL, NORMAL = 2.0, -2.0  # logits
+FEATURES = 8
 
 NO_BOXES = RawDetections(
     boxes=np.zeros((0, 4), np.float32),
@@ -98,15 +104,22 @@ class FakeEngine(Engine):
             ("DenseNet121", "ResNet50", "EfficientNetV2-S"), ABNORMAL
         )
         self.detections = raw((10, 20, 60, 90, 0.8, 0), (30, 40, 80, 120, 0.2, 1))
+        self.feature = 0.0  # in every place of every member's features
         self.batches: list[npt.NDArray[np.float32]] = []
         self.detect_calls: list[float] = []
         self.models = tuple(
             LoadedModel(name, name.lower(), f"{name}.pth", "0" * 64) for name in self.logits
         )
 
-    def classify(self, batch: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.float32]]:
+    def classify(self, batch: npt.NDArray[np.float32]) -> dict[str, ClassifierOutput]:
         self.batches.append(batch)
-        return {name: np.full(len(batch), logit, np.float32) for name, logit in self.logits.items()}
+        return {
+            name: ClassifierOutput(
+                np.full(len(batch), logit, np.float32),
+                np.full((len(batch), FEATURES), self.feature, np.float32),
+            )
+            for name, logit in self.logits.items()
+        }
 
     def detect(self, grey: npt.NDArray[np.uint8], *, confidence: float) -> RawDetections:
         self.detect_calls.append(confidence)

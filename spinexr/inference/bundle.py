@@ -68,9 +68,17 @@ class MemberSpec:
 
 @dataclass(frozen=True, slots=True)
 class EnsembleSpec:
+    """The classifiers and what is done with their answers.
+
+    `familiarity` is a file of statistics that tells images unlike the training images, see
+    `familiarity`; None where the bundle has none.
+    """
+
     members: tuple[MemberSpec, ...]
     threshold: float
     preprocessing: Preprocessing
+    familiarity: Path | None = None
+    familiarity_sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +131,8 @@ class Bundle:
     def missing_files(self) -> tuple[Problem, ...]:
         """One problem for each checkpoint that is not there."""
         files = [*(m.file for m in self.ensemble.members), self.detector.file]
+        if self.ensemble.familiarity is not None:
+            files.append(self.ensemble.familiarity)
         return tuple(
             Problem("file_missing", f"{self.relative(f)} is missing.", self.relative(f))
             for f in files
@@ -330,6 +340,8 @@ def _ensemble(manifest: _Reader) -> EnsembleSpec:
             std=manifest.triple("preprocessing", "std", above=0.0),
             flips=manifest.choices(Flip, "preprocessing", "flips"),
         ),
+        familiarity=manifest.file("familiarity", "file") if manifest.get("familiarity") else None,
+        familiarity_sha256=manifest.sha256("familiarity", "sha256"),
     )
 
 
@@ -448,16 +460,16 @@ class _Reader:
             for n, v in enumerate(values)
         ]
 
-    def file(self, key: str) -> Path:
-        relative = PurePosixPath(self.text(key))
+    def file(self, *keys: str) -> Path:
+        relative = PurePosixPath(self.text(*keys))
         if relative.is_absolute() or ".." in relative.parts:
-            raise self.refuse((key,), "a path inside the folder of the manifest")
+            raise self.refuse(keys, "a path inside the folder of the manifest")
         return self._folder / relative
 
-    def sha256(self, key: str) -> str | None:
-        value = self.get(key)
+    def sha256(self, *keys: str) -> str | None:
+        value = self.get(*keys)
         if value is None:
             return None
         if not isinstance(value, str) or len(value) != 64 or set(value) - set("0123456789abcdef"):
-            raise self.refuse((key,), "64 hexadecimal digits in lower case")
+            raise self.refuse(keys, "64 hexadecimal digits in lower case")
         return value

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
 from spinexr.domain import MemberScore
 from spinexr.errors import ModelOutputError
 from spinexr.inference.bundle import EnsembleSpec, Flip
-from spinexr.inference.engines.base import Engine
+from spinexr.inference.engines.base import ClassifierOutput, Engine
 from spinexr.inference.transforms import Grey, classifier_input
 
 
-def classify(engine: Engine, grey: Grey, spec: EnsembleSpec) -> tuple[MemberScore, ...]:
-    """Score of each member, its logits averaged over the bundle's test-time flips.
+@dataclass(frozen=True, slots=True, eq=False)
+class Classified:
+    """Scores of the members in the bundle's order, and their features: float32 (1, C) by name."""
+
+    scores: tuple[MemberScore, ...]
+    features: dict[str, npt.NDArray[np.float32]]
+
+
+def classify(engine: Engine, grey: Grey, spec: EnsembleSpec) -> Classified:
+    """Score of each member, its logits and features averaged over the bundle's test-time flips.
 
     Args:
         grey: uint8 (H, W), by the bundle's intensity rule.
@@ -25,17 +35,19 @@ def classify(engine: Engine, grey: Grey, spec: EnsembleSpec) -> tuple[MemberScor
     views = [
         single[..., ::-1] if f is Flip.HORIZONTAL else single for f in spec.preprocessing.flips
     ]
-    logits = engine.classify(np.ascontiguousarray(np.concatenate(views)))
-    return tuple(
-        MemberScore(m.name, m.architecture, _probability(logits, m.name), m.weight)
+    answers = engine.classify(np.ascontiguousarray(np.concatenate(views)))
+    scores = tuple(
+        MemberScore(m.name, m.architecture, _probability(answers, m.name), m.weight)
         for m in spec.members
     )
+    features = {name: a.features.mean(0, keepdims=True) for name, a in answers.items()}
+    return Classified(scores, features)
 
 
-def _probability(logits: dict[str, npt.NDArray[np.float32]], name: str) -> float:
-    if name not in logits:
+def _probability(answers: dict[str, ClassifierOutput], name: str) -> float:
+    if name not in answers:
         raise ModelOutputError(f"The model {name} gave no answer, so there is no result.")
-    logit = float(np.mean(logits[name], dtype=np.float64))
+    logit = float(np.mean(answers[name].logits, dtype=np.float64))
     if not np.isfinite(logit):
         raise ModelOutputError(
             f"The model {name} answered with a value that is not a number, so there is no result. "

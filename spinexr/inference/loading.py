@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from spinexr.errors import ModelOutputError, ModelsNotReadyError, Problem
-from spinexr.inference import engines
-from spinexr.inference.bundle import load_bundle
+from spinexr.inference import engines, familiarity
+from spinexr.inference.bundle import Bundle, load_bundle, sha256_of
+from spinexr.inference.familiarity import Familiarity, FamiliarityFileError
 from spinexr.inference.predictor import Predictor
 
 
@@ -19,7 +20,9 @@ def load_predictor(
         ModelsNotReadyError: anything that keeps a network from answering; `problems` names each.
     """
     bundle = load_bundle(weights)
-    predictor = Predictor(bundle, engines.create(bundle, device=device, threads=threads), queue)
+    known = _familiarity(bundle)
+    engine = engines.create(bundle, device=device, threads=threads)
+    predictor = Predictor(bundle, engine, queue, known)
     try:
         predictor.warm_up()
     except ModelOutputError as e:
@@ -31,3 +34,19 @@ def load_predictor(
         message = f"The models loaded, but failed on a first image: {type(e).__name__}: {e}"
         raise ModelsNotReadyError(message, [Problem("warm_up_failed", message)]) from e
     return predictor
+
+
+def _familiarity(bundle: Bundle) -> Familiarity | None:
+    spec = bundle.ensemble
+    if spec.familiarity is None:
+        return None
+    shown = bundle.relative(spec.familiarity)
+    try:
+        digest = sha256_of(spec.familiarity)
+        if spec.familiarity_sha256 not in (None, digest):
+            message = f"{shown} is not the file of the manifest: its SHA-256 differs."
+            raise ModelsNotReadyError(message, [Problem("familiarity_invalid", message, shown)])
+        return familiarity.load(spec.familiarity, tuple(m.name for m in spec.members))
+    except (FamiliarityFileError, OSError) as e:
+        message = f"{shown} {e}"
+        raise ModelsNotReadyError(message, [Problem("familiarity_invalid", message, shown)]) from e

@@ -12,17 +12,19 @@ from types import MappingProxyType
 from typing import Final, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from spinexr.domain import (
     BundleSummary,
     DetectPolicy,
+    Familiarity,
     Finding,
     Photometric,
     Prediction,
     Radiograph,
 )
-from spinexr.errors import BusyError
-from spinexr.inference import classifier, detector, ensemble, transforms
+from spinexr.errors import BusyError, ModelOutputError
+from spinexr.inference import classifier, detector, ensemble, familiarity, transforms
 from spinexr.inference.bundle import Bundle
 from spinexr.inference.engines.base import Engine
 
@@ -52,6 +54,7 @@ class Predictor:
     bundle: Bundle
     engine: Engine
     queue: int = 4
+    familiarity: familiarity.Familiarity | None = None
     _places: threading.BoundedSemaphore = field(init=False, repr=False)
     _thread: ThreadPoolExecutor = field(init=False, repr=False)
 
@@ -127,12 +130,13 @@ class Predictor:
         grey = stages.run(
             "normalise", lambda: {i: transforms.to_grey(radiograph, i) for i in intensities}
         )
-        scores = stages.run(
+        classified = stages.run(
             "classify",
             lambda: classifier.classify(
                 self.engine, grey[bundle.ensemble.preprocessing.intensity], bundle.ensemble
             ),
         )
+        scores = classified.scores
         probability = ensemble.combine(scores, bundle.ensemble)
         abnormal = probability > bundle.ensemble.threshold
         findings: tuple[Finding, ...] | None = None
@@ -163,8 +167,20 @@ class Predictor:
             firm_confidence=bundle.detector.firm_confidence,
             tentative_confidence=bundle.detector.tentative_confidence,
             candidates=candidates,
+            familiarity=self._familiarity(classified.features),
         )
         return TimedPrediction(prediction, MappingProxyType(stages.ms))
+
+    def _familiarity(self, features: dict[str, npt.NDArray[np.float32]]) -> Familiarity | None:
+        if self.familiarity is None:
+            return None
+        distance = float(self.familiarity.distance(features)[0])
+        if not np.isfinite(distance):
+            raise ModelOutputError(
+                "A model gave features that are not numbers, so there is no result. Its weights "
+                "are damaged: replace the file."
+            )
+        return Familiarity(distance, self.familiarity.cut)
 
 
 class _Stages:

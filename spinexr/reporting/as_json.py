@@ -10,7 +10,7 @@ from spinexr.domain import Analysis, Finding
 from spinexr.reporting.overlay import AnnotatedImage
 
 # Raised by a minor step when something is added, by a major one when something changes or goes.
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 
 
 def document(analysis: Analysis, *, image: AnnotatedImage | None = None) -> dict[str, Any]:
@@ -20,7 +20,7 @@ def document(analysis: Analysis, *, image: AnnotatedImage | None = None) -> dict
         image: the annotated image to embed as a data URI; left out when None.
     """
     prediction, bundle, radiograph = analysis.prediction, analysis.bundle, analysis.radiograph
-    spacing = radiograph.spacing
+    spacing, known = radiograph.spacing, prediction.familiarity
     return {
         "schema_version": SCHEMA_VERSION,
         "software": {"name": "SpineXR", "version": __version__},
@@ -43,6 +43,12 @@ def document(analysis: Analysis, *, image: AnnotatedImage | None = None) -> dict
             "firm_confidence": prediction.firm_confidence,
             "tentative_confidence": prediction.tentative_confidence,
             "findings": [_finding(f) for f in prediction.findings or ()],
+        },
+        "familiarity": known
+        and {
+            "distance": known.distance,
+            "cut": known.cut,
+            "unlike_training_images": known.unlike_training_images,
         },
         "notices": [{"code": n.code, "message": n.message} for n in analysis.notices],
         "other_body_part_allowed": analysis.other_body_part_allowed,

@@ -23,7 +23,7 @@ from spinexr.inference.engines import torch_runtime
 from spinexr.training import calibration
 from spinexr.training.augment import augmented, resized
 from spinexr.training.examples import Examples, Progress, TrainPart, prepare, silent
-from spinexr.training.networks import Learner, cells_with_boxes
+from spinexr.training.networks import Learner, location_loss
 from spinexr.training.runs import BEST, LAST, RunFolder, TrainingError
 
 _MARGIN = 1.15  # side of prepared images over that of inputs, for turning and zooming
@@ -243,12 +243,7 @@ class _Loop:
                 logit, abnormal.to(self.device), weight=weight
             )
             if self.options.location_weight:
-                cells = cells_with_boxes(boxes, *where.shape[2:]).to(self.device)
-                # Summed over cells and classes, so that a box counts the same in any grid.
-                located = nn.functional.binary_cross_entropy_with_logits(
-                    where, cells, reduction="sum"
-                ) / len(boxes)
-                loss = loss + 0.1 * self.options.location_weight * located
+                loss = loss + self.options.location_weight * location_loss(where, boxes)
             value = loss.item()
             if not math.isfinite(value):
                 raise TrainingError(

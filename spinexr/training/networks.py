@@ -1,9 +1,9 @@
-"""The classifiers while they learn: a timm network and, beside its head, one that says where.
+"""The classifiers while they learn: a timm network and, beside its head, some that say where.
 
-An image label says little about which of 50,000 pixels made it abnormal. The boxes say more: a
-1 × 1 convolution on the last feature map is trained to tell which classes have a box in which of
-its cells. It shares the network and is thrown away afterwards, so that a checkpoint stays a plain
-state dict.
+An image label says little about which of 50,000 pixels made it abnormal. The boxes say more: 1 × 1
+convolutions on the feature maps of three strides are trained to tell which classes have a box in
+which of their cells. They share the network and are thrown away afterwards, so that a checkpoint
+stays a plain state dict.
 """
 
 from __future__ import annotations
@@ -24,11 +24,15 @@ torch_runtime.prepare()
 
 import timm  # noqa: E402  (the runtime must be prepared first)
 
+STRIDES = (8, 16, 32)
 _COVER = 0.3  # share of a cell, or of the box, that must be shared
+_RARE = -4.6  # logit of 0.01: how a detector's bias starts (Lin et al., ICCV 2017)
+_FOCUS = 2.0  # exponent of the focal loss, same paper
+_PROBE = 128  # side of the image that finds the feature maps
 
 
 class Learner(nn.Module):
-    """Image logit (batch,) and location logits (batch, classes, rows, columns)."""
+    """Image logit (batch,) and, by stride, location logits (batch, classes, rows, columns)."""
 
     def __init__(self, architecture: str, *, pretrained: bool = False) -> None:
         """A network with ImageNet weights where they are wanted and can be fetched.
@@ -45,15 +49,35 @@ class Learner(nn.Module):
                 self.initial = "imagenet"
         if self.network is None:
             self.network = timm.create_model(architecture, pretrained=False, num_classes=1)
-        where: Any = nn.Conv2d(self.network.num_features, len(CLASSES), 1)
-        nn.init.zeros_(where.weight)
-        nn.init.constant_(where.bias, -3.0)  # boxes are rare
-        self.where = where
+        found = _feature_maps(self.network)
+        self._maps = {stride: name for stride, (name, _) in found.items()}
+        self.where = nn.ModuleDict({str(s): _locator(width) for s, (_, width) in found.items()})
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.network.forward_features(images)
-        logit: Tensor = self.network.forward_head(features)[:, 0]
-        return logit.float(), self.where(features).float()
+    def forward(self, images: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
+        seen: dict[int, Tensor] = {}
+        handles = [
+            self.network.get_submodule(name).register_forward_hook(_keep(seen, stride))
+            for stride, name in self._maps.items()
+        ]
+        try:
+            logit: Tensor = self.network(images)[:, 0]
+        finally:
+            for handle in handles:
+                handle.remove()
+        located = {s: self.where[str(s)](features).float() for s, features in seen.items()}
+        return logit.float(), located
+
+
+def location_loss(located: dict[int, Tensor], boxes: Sequence[Boxes]) -> Tensor:
+    """Focal loss over cells, per cell with a box, averaged over the strides."""
+    losses = []
+    for logits in located.values():
+        rows, columns = logits.shape[2:]
+        cells = cells_with_boxes(boxes, rows, columns).to(logits.device)
+        plain = nn.functional.binary_cross_entropy_with_logits(logits, cells, reduction="none")
+        missed = (torch.sigmoid(logits) - cells).abs()
+        losses.append((missed**_FOCUS * plain).sum() / cells.sum().clamp(min=len(boxes)))
+    return torch.stack(losses).mean()
 
 
 def cells_with_boxes(boxes: Sequence[Boxes], rows: int, columns: int) -> Tensor:
@@ -70,3 +94,40 @@ def cells_with_boxes(boxes: Sequence[Boxes], rows: int, columns: int) -> Tensor:
                 target[n, int(label)], shared > _COVER * min(1.0, area)
             )
     return torch.from_numpy(target)
+
+
+def _feature_maps(network: nn.Module) -> dict[int, tuple[str, int]]:
+    """By stride, the last module in running order that gives a map of it, and its channels."""
+    found: dict[int, tuple[str, int]] = {}
+
+    def note(name: str) -> Any:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            if isinstance(output, Tensor) and output.ndim == 4:
+                stride = _PROBE // max(1, output.shape[2])
+                if stride in STRIDES and output.shape[2] == output.shape[3]:
+                    found[stride] = (name, int(output.shape[1]))
+
+        return hook
+
+    handles = [m.register_forward_hook(note(n)) for n, m in network.named_modules() if n]
+    training = network.training
+    with torch.no_grad():
+        network.eval()(torch.zeros(1, 3, _PROBE, _PROBE))
+    network.train(training)
+    for handle in handles:
+        handle.remove()
+    return found
+
+
+def _locator(width: int) -> nn.Module:
+    layer: Any = nn.Conv2d(width, len(CLASSES), 1)
+    nn.init.normal_(layer.weight, std=0.01)
+    nn.init.constant_(layer.bias, _RARE)
+    return layer  # type: ignore[no-any-return]
+
+
+def _keep(seen: dict[int, Tensor], stride: int) -> Any:
+    def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+        seen[stride] = output
+
+    return hook

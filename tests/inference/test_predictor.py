@@ -12,7 +12,7 @@ from spinexr.analysis import analyse
 from spinexr.domain import Agreement, DetectPolicy, Photometric, Prediction, Radiograph
 from spinexr.errors import BusyError, ModelOutputError
 from spinexr.inference.bundle import Flip, Intensity
-from spinexr.inference.engines.base import RawDetections
+from spinexr.inference.engines.base import ClassifierOutput, RawDetections
 from spinexr.inference.predictor import Predictor
 from tests import builders
 from tests.fakes import ABNORMAL, NO_BOXES, NORMAL, FakeEngine, fake_bundle, raw
@@ -139,7 +139,7 @@ class BlockingEngine(FakeEngine):
         self.inside = 0
         self.most_inside = 0
 
-    def classify(self, batch: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.float32]]:
+    def classify(self, batch: npt.NDArray[np.float32]) -> dict[str, ClassifierOutput]:
         self.inside += 1
         self.most_inside = max(self.most_inside, self.inside)
         self.entered.release()

@@ -147,7 +147,7 @@ def test_a_lost_device_is_said_and_the_run_can_go_on(
     with pytest.raises(Killed):
         train(progress=killed_after(1))
     # No such device here: the CPU plays its part until the step fails.
-    monkeypatch.setattr(classifier, "cells_with_boxes", lost)
+    monkeypatch.setattr(classifier, "location_loss", lost)
     monkeypatch.setattr(classifier._Loop, "lost_device", lambda *_: True)
     with pytest.raises(TrainingError, match=r"epoch 2, step 1: CUDA error.*--resume"):
         train(resume=True)

@@ -32,6 +32,17 @@ class RawDetections:
     classes: npt.NDArray[np.int64]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class ClassifierOutput:
+    """What one member says of a batch.
+
+    logits: float32 (N,), of "abnormal". features: float32 (N, C), pooled, before the last layer.
+    """
+
+    logits: npt.NDArray[np.float32]
+    features: npt.NDArray[np.float32]
+
+
 class Engine(ABC):
     """A loaded bundle on some device. Not thread-safe: the Predictor serialises its calls."""
 
@@ -42,8 +53,8 @@ class Engine(ABC):
     class_names: tuple[str, ...]
 
     @abstractmethod
-    def classify(self, batch: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.float32]]:
-        """Logit of "abnormal" per member name: float32 (N,).
+    def classify(self, batch: npt.NDArray[np.float32]) -> dict[str, ClassifierOutput]:
+        """Answers per member name.
 
         Args:
             batch: float32 (N, 3, size, size), standardised.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,12 @@ import torch
 from spinexr.errors import ModelOutputError, ModelsNotReadyError, Problem
 from spinexr.inference.bundle import Bundle, DetectorSpec, sha256_of
 from spinexr.inference.engines import torch_runtime
-from spinexr.inference.engines.base import Engine, LoadedModel, RawDetections
+from spinexr.inference.engines.base import (
+    ClassifierOutput,
+    Engine,
+    LoadedModel,
+    RawDetections,
+)
 from spinexr.inference.engines.torch_checkpoints import (
     CheckpointError,
     load_classifier,
@@ -80,12 +86,9 @@ class TorchEngine(Engine):
         self.models = tuple(models)
 
     @torch.inference_mode()
-    def classify(self, batch: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.float32]]:
+    def classify(self, batch: npt.NDArray[np.float32]) -> dict[str, ClassifierOutput]:
         tensor = torch.from_numpy(batch).to(self._device)
-        return {
-            name: network(tensor)[:, 0].float().cpu().numpy()
-            for name, network in self._members.items()
-        }
+        return {name: _classify(network, tensor) for name, network in self._members.items()}
 
     @torch.inference_mode()
     def detect(self, grey: npt.NDArray[np.uint8], *, confidence: float) -> RawDetections:
@@ -109,6 +112,13 @@ class TorchEngine(Engine):
             confidences=kept[:, 4].float().cpu().numpy(),
             classes=kept[:, 5].long().cpu().numpy(),
         )
+
+
+def _classify(network: Any, batch: torch.Tensor) -> ClassifierOutput:
+    last_map = network.forward_features(batch)
+    pooled = network.forward_head(last_map, pre_logits=True)
+    logits = network.get_classifier()(pooled)
+    return ClassifierOutput(logits[:, 0].float().cpu().numpy(), pooled.float().cpu().numpy())
 
 
 def _verified_sha256(file: Path, expected: str | None) -> str:

@@ -1,0 +1,174 @@
+"""Is a radiograph like those that a bundle was trained on?
+
+A network answers whatever it is shown. Before its last layer an image is a point in the space of
+pooled features; training images fill a small part of that space. Two distances tell how far outside
+an image lies, member by member:
+
+- within the subspace of the largest principal components of the training features, the Mahalanobis
+  distance to the nearer of the two class means (Lee et al., "A Simple Unified Framework for
+  Detecting Out-of-Distribution Samples", NeurIPS 2018);
+- across it, the length of what the subspace does not explain (Wang et al., "ViM", CVPR 2022).
+
+Each is divided by its own 99th percentile on validation images, and the largest of all is compared
+with a cut-off, the 99th percentile of that on the same images.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+
+_QUANTILE = 0.99
+_VERSION = 1
+
+
+class FamiliarityFileError(ValueError):
+    """The file does not hold the statistics of these members."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MemberStatistics:
+    """Training features of one member, C of them, summed up in R components."""
+
+    center: Floats  # (C,)
+    components: Floats  # (R, C), orthonormal rows
+    variances: Floats  # (R,), within classes
+    means: Floats  # (2, R): normal, abnormal
+    scales: Floats  # (2,): 99th percentiles of the two distances on validation
+
+    def distances(self, features: Floats) -> Floats:
+        """(N, 2): within and across the subspace, before scaling.
+
+        Args:
+            features: float32 (N, C).
+        """
+        centred = features - self.center
+        inside = centred @ self.components.T
+        apart = (inside[:, None] - self.means[None]) ** 2 / self.variances
+        within = np.sqrt(apart.mean(2).min(1))
+        across = np.sqrt(np.maximum((centred**2).sum(1) - (inside**2).sum(1), 0))
+        return np.stack([within, across], 1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Familiarity:
+    """Statistics of every member by name, and the distance beyond which an image is unlike them."""
+
+    members: Mapping[str, MemberStatistics]
+    cut: float
+
+    def distance(self, features: Mapping[str, Floats]) -> Floats:
+        """(N,): 1 is the 99th percentile of validation images in the member that is furthest.
+
+        Args:
+            features: float32 (N, C) of each member.
+        """
+        scaled = [m.distances(features[n]) / m.scales for n, m in self.members.items()]
+        furthest: Floats = np.concatenate(scaled, 1).max(1)
+        return furthest
+
+
+def fit_member(
+    training: Floats, abnormal: npt.NDArray[np.bool_], validation: Floats, *, components: int
+) -> MemberStatistics:
+    """Statistics of one member's features.
+
+    Args:
+        training: (N, C). abnormal: (N,), both values present. validation: (M, C).
+    """
+    center = training.mean(0)
+    classes = np.stack([training[~abnormal].mean(0), training[abnormal].mean(0)])
+    residual = training - classes[abnormal.astype(int)]
+    _, singular, rows = np.linalg.svd(residual.astype(np.float64), full_matrices=False)
+    kept = min(components, len(singular))
+    variances = singular[:kept] ** 2 / len(training)
+    found = MemberStatistics(
+        center=center.astype(np.float32),
+        components=rows[:kept].astype(np.float32),
+        variances=(variances + 1e-6 * variances.max()).astype(np.float32),
+        means=((classes - center) @ rows[:kept].T).astype(np.float32),
+        scales=np.ones(2, np.float32),
+    )
+    scales = np.quantile(found.distances(validation), _QUANTILE, axis=0)
+    return MemberStatistics(
+        found.center, found.components, found.variances, found.means,
+        np.maximum(scales, 1e-6).astype(np.float32),
+    )  # fmt: skip
+
+
+def with_cut(
+    members: Mapping[str, MemberStatistics], validation: Mapping[str, Floats]
+) -> Familiarity:
+    """The whole, its cut-off at the 99th percentile of the validation images."""
+    uncut = Familiarity(members, np.inf)
+    return Familiarity(members, float(np.quantile(uncut.distance(validation), _QUANTILE)))
+
+
+def save(familiarity: Familiarity, file: Path) -> None:
+    """Write as npz, components in half precision."""
+    arrays: dict[str, npt.NDArray[np.generic]] = {
+        "version": np.array(_VERSION),
+        "cut": np.array(familiarity.cut),
+        "names": np.array(list(familiarity.members)),
+    }
+    for n, m in enumerate(familiarity.members.values()):
+        arrays |= {
+            f"center{n}": m.center,
+            f"components{n}": m.components.astype(np.float16),
+            f"variances{n}": m.variances,
+            f"means{n}": m.means,
+            f"scales{n}": m.scales,
+        }
+    part = file.with_suffix(".part.npz")
+    np.savez_compressed(part, **arrays)  # type: ignore[arg-type]
+    part.replace(file)
+
+
+def load(file: Path, names: tuple[str, ...]) -> Familiarity:
+    """Read what `save` wrote for members of these names.
+
+    Raises:
+        FamiliarityFileError: it is damaged, or of other members.
+        OSError: it cannot be read.
+    """
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            if int(arrays["version"]) != _VERSION:
+                raise FamiliarityFileError(f"has version {arrays['version']}, not {_VERSION}.")
+            found = tuple(str(n) for n in arrays["names"])
+            cut = float(arrays["cut"])
+            members = {
+                name: MemberStatistics(
+                    *(
+                        np.asarray(arrays[f"{key}{n}"], dtype=np.float32)
+                        for key in ("center", "components", "variances", "means", "scales")
+                    )
+                )
+                for n, name in enumerate(found)
+            }
+    except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as e:
+        if isinstance(e, FamiliarityFileError):
+            raise
+        raise FamiliarityFileError("is damaged or not a file of such statistics.") from e
+    if set(found) != set(names):
+        raise FamiliarityFileError(f"is of {', '.join(found)}, not of {', '.join(names)}.")
+    if not np.isfinite(cut) or not all(_sound(m) for m in members.values()):
+        raise FamiliarityFileError("holds values that are not numbers, or of the wrong shapes.")
+    return Familiarity(members, cut)
+
+
+def _sound(m: MemberStatistics) -> bool:
+    if m.components.ndim != 2:
+        return False
+    rank, width = m.components.shape
+    shapes = (m.center.shape, m.variances.shape, m.means.shape, m.scales.shape)
+    right = shapes == ((width,), (rank,), (2, rank), (2,))
+    arrays = (m.center, m.components, m.variances, m.means, m.scales)
+    return right and all(bool(np.isfinite(a).all()) for a in arrays)
