@@ -112,7 +112,7 @@ def with_cut(
 
 
 def save(familiarity: Familiarity, file: Path) -> None:
-    """Write as npz, components in half precision."""
+    """Write as npz."""
     arrays: dict[str, npt.NDArray[np.generic]] = {
         "version": np.array(_VERSION),
         "cut": np.array(familiarity.cut),
@@ -121,7 +121,7 @@ def save(familiarity: Familiarity, file: Path) -> None:
     for n, m in enumerate(familiarity.members.values()):
         arrays |= {
             f"center{n}": m.center,
-            f"components{n}": m.components.astype(np.float16),
+            f"components{n}": m.components,
             f"variances{n}": m.variances,
             f"means{n}": m.means,
             f"scales{n}": m.scales,
@@ -139,7 +139,7 @@ def load(file: Path, names: tuple[str, ...]) -> Familiarity:
         OSError: it cannot be read.
     """
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             if int(arrays["version"]) != _VERSION:
                 raise FamiliarityFileError(f"has version {arrays['version']}, not {_VERSION}.")
             found = tuple(str(n) for n in arrays["names"])

@@ -17,10 +17,12 @@ from spinexr import __version__
 from spinexr.datasets import phantoms
 from spinexr.domain import TrainingData
 from spinexr.evaluation.classification import expected_calibration_error
-from spinexr.training import classifier, detector, release, select
+from spinexr.inference.bundle import STANDARD_ENSEMBLE, Intensity
+from spinexr.inference.familiarity import save
+from spinexr.training import classifier, detector, familiarity, release, select
 from spinexr.training.classifier import ClassifierOptions, Trained
 from spinexr.training.detector import DetectorOptions
-from spinexr.training.examples import Progress, TrainPart, read_train_part, silent
+from spinexr.training.examples import Progress, TrainPart, prepare, read_train_part, silent
 from spinexr.training.runs import RunFolder
 
 RUNS = "runs"
@@ -104,6 +106,7 @@ def finish_ensemble(job: Job, part: TrainPart, options: ClassifierOptions, *, se
         "epochs": {a: r["epochs"] for a, r in found.items()},
         "operating_point": "searched on validation" if search else "standard",
     }
+    _write_familiarity(job, part, options)
     release.write_ensemble_manifest(
         job.out,
         point=point,
@@ -116,6 +119,34 @@ def finish_ensemble(job: Job, part: TrainPart, options: ClassifierOptions, *, se
         f"{validation['sensitivity']}, specificity {validation['specificity']} at "
         f"{point.threshold:.3f}."
     )
+
+
+def _write_familiarity(job: Job, part: TrainPart, options: ClassifierOptions) -> None:
+    sides = [
+        prepare(
+            images,
+            side=options.size,
+            intensity=Intensity(options.intensity),
+            cache=job.out / RUNS / "cache",
+            progress=job.progress,
+        )
+        for images in (part.training, part.validation)
+    ]
+    preprocessing = STANDARD_ENSEMBLE["preprocessing"]
+    statistics = familiarity.fit(
+        {
+            m["name"]: (m["architecture"], release.member_file(job.out, m["architecture"]))
+            for m in STANDARD_ENSEMBLE["members"]
+        },
+        sides[0],
+        sides[1],
+        mean=tuple(preprocessing["mean"]),
+        std=tuple(preprocessing["std"]),
+        device=job.device,
+        seed=options.seed,
+        progress=job.progress,
+    )
+    save(statistics, release.familiarity_file(job.out))
 
 
 def train_detector(job: Job, options: DetectorOptions) -> None:

@@ -23,6 +23,8 @@ from spinexr.inference.bundle import (
 )
 from spinexr.training.select import OperatingPoint
 
+FAMILIARITY = "familiarity.npz"
+
 
 def member_file(root: Path, architecture: str) -> Path:
     """Where the standard layout has a member's checkpoint.
@@ -34,6 +36,11 @@ def member_file(root: Path, architecture: str) -> Path:
         if member["architecture"] == architecture:
             return root / ENSEMBLE_FOLDER / str(member["file"])
     raise ConfigurationError(f"The ensemble has no member of the architecture {architecture}.")
+
+
+def familiarity_file(root: Path) -> Path:
+    """Where the statistics of the training images go."""
+    return root / ENSEMBLE_FOLDER / FAMILIARITY
 
 
 def detector_file(root: Path) -> Path:
@@ -60,16 +67,18 @@ def write_ensemble_manifest(
     size: int,
     intensity: str,
     about: Mapping[str, Any],
-    extra: Mapping[str, Any] | None = None,
 ) -> None:
-    """The manifest beside the members' checkpoints, which must be there."""
+    """The manifest beside the members' checkpoints and statistics, which must be there."""
     manifest: dict[str, Any] = copy.deepcopy(dict(STANDARD_ENSEMBLE))
     manifest["threshold"] = point.threshold
     for member in manifest["members"]:
         member["weight"] = point.weights[member["architecture"]]
         member["sha256"] = sha256_of(root / ENSEMBLE_FOLDER / member["file"])
     manifest["preprocessing"].update(size=size, intensity=intensity)
-    manifest.update(copy.deepcopy(dict(about)), **(extra or {}))
+    manifest["familiarity"] = {
+        "file": FAMILIARITY, "sha256": sha256_of(familiarity_file(root)),
+    }  # fmt: skip
+    manifest.update(copy.deepcopy(dict(about)))
     _write(root / ENSEMBLE_FOLDER / MANIFEST, manifest)
 
 

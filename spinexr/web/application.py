@@ -8,7 +8,7 @@ from flask import Flask
 
 from spinexr import DISCLAIMER, __version__, spool
 from spinexr.settings import PROJECT_ROOT, Settings
-from spinexr.web import errors, health, pages, presentation, requests, security, upload
+from spinexr.web import errors, health, pages, presentation, requests, samples, security, upload
 from spinexr.web.models import Models
 from spinexr.web.state import EXTENSION, State
 
@@ -54,6 +54,7 @@ def create_app(settings: Settings | None = None, *, models: Models | None = None
     errors.register(app)
     app.register_blueprint(pages.blueprint)
     app.register_blueprint(upload.blueprint)
+    app.register_blueprint(samples.blueprint)
     app.register_blueprint(health.blueprint)
     models.start()
     return app

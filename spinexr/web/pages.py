@@ -5,6 +5,7 @@ from __future__ import annotations
 from flask import Blueprint, render_template
 
 from spinexr.errors import ModelsNotReadyError
+from spinexr.web import samples
 from spinexr.web.state import state
 from spinexr.web.upload import ACCEPTED_EXTENSIONS
 
@@ -26,4 +27,5 @@ def index() -> str:
         max_upload_mb=state().settings.max_upload_mb,
         max_upload_bytes=state().settings.max_upload_bytes,
         extensions=ACCEPTED_EXTENSIONS,
+        samples=samples.shipped() if bundle else (),
     )

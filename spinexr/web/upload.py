@@ -9,7 +9,7 @@ from pathlib import PurePosixPath, PureWindowsPath
 from flask import Blueprint, Request, Response, jsonify, render_template, request
 
 from spinexr.analysis import analyse
-from spinexr.domain import DetectPolicy
+from spinexr.domain import Analysis, DetectPolicy
 from spinexr.errors import (
     FileMissingError,
     InvalidOptionError,
@@ -47,8 +47,13 @@ def upload() -> Response:
         detect=wanted.detect,
         allow_other_body_part=wanted.allow_other_body_part,
     )
+    return answer(analysis)
+
+
+def answer(analysis: Analysis) -> Response:
+    """The analysis as the client wants it, a page or the JSON document."""
     document = as_json.document(analysis, image=overlay.as_jpeg(analysis))
-    if _wants_json(request):
+    if wants_json(request):
         response = jsonify(document)
     else:
         response = Response(render_template("result.html", result=document))
@@ -101,6 +106,7 @@ def _check_extension(filename: str) -> None:
     )
 
 
-def _wants_json(request: Request) -> bool:
+def wants_json(request: Request) -> bool:
+    """Whether the client prefers JSON to a page."""
     best = request.accept_mimetypes.best_match(["text/html", "application/json"])
     return best == "application/json"

@@ -1,0 +1,78 @@
+"""Statistics of the training images' features, from checkpoints as they will be served."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from spinexr.inference import familiarity
+from spinexr.inference.engines import torch_runtime
+from spinexr.inference.engines.torch_checkpoints import load_classifier
+from spinexr.training.examples import Examples, Progress, silent
+
+_COMPONENTS = 64  # 1.1 MB for the three standard members
+_MOST = 3000  # training images that the statistics are taken from
+_BATCH = 64
+
+
+def fit(
+    checkpoints: Mapping[str, tuple[str, Path]],
+    training: Examples,
+    validation: Examples,
+    *,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    device: str = "auto",
+    seed: int = 0,
+    progress: Progress = silent,
+) -> familiarity.Familiarity:
+    """Statistics of every member, and the cut-off.
+
+    Args:
+        checkpoints: by member name, architecture and file.
+        training, validation: prepared at the size of the inputs, not augmented.
+    """
+    where = torch_runtime.pick_device(device)
+    rng = np.random.default_rng(seed)
+    count = min(_MOST, len(training))
+    chosen = np.sort(rng.choice(len(training), count, replace=False))
+    members, seen = {}, {}
+    for name, (architecture, file) in checkpoints.items():
+        network = load_classifier(file, architecture).to(where)
+
+        def features(
+            pixels: npt.NDArray[np.uint8], network: torch.nn.Module = network, name: str = name
+        ) -> npt.NDArray[np.float32]:
+            return _features(network, pixels, mean, std, where, f"Features of {name}", progress)
+
+        seen[name] = features(validation.pixels)
+        members[name] = familiarity.fit_member(
+            features(training.pixels[chosen]),
+            training.abnormal[chosen],
+            seen[name],
+            components=_COMPONENTS,
+        )
+    return familiarity.with_cut(members, seen)
+
+
+@torch.inference_mode()
+def _features(
+    network: torch.nn.Module, pixels: npt.NDArray[np.uint8], mean: tuple[float, ...],
+    std: tuple[float, ...], device: torch.device, what: str, progress: Progress,
+) -> npt.NDArray[np.float32]:  # fmt: skip
+    timm: Any = network
+    m, s = (torch.tensor(v)[:, None, None] for v in (mean, std))
+    found = []
+    for n in range(0, len(pixels), _BATCH):
+        images = torch.from_numpy(np.array(pixels[n : n + _BATCH])).float()[:, None] / 255.0
+        batch = ((images - m) / s).to(device)
+        last = timm.forward_features(batch)
+        pooled = timm.forward_head(last, pre_logits=True)
+        found.append(pooled.float().cpu().numpy())
+        progress(what, min(n + _BATCH, len(pixels)), len(pixels))
+    return np.concatenate(found)
