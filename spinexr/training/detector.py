@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ torch_runtime.prepare()
 from ultralytics import YOLO  # noqa: E402  (the runtime must be prepared first)
 
 _ROOM = 1.2  # longest side of the images on disk over that of inputs, for zooming in
+_MAP50, _MAP50_95 = "metrics/mAP50(B)", "metrics/mAP50-95(B)"
 _LAST, _BEST = Path("weights/last.pt"), Path("weights/best.pt")
 
 
@@ -86,10 +88,10 @@ def train(
         "device": where.type,
         "images": {"training": len(part.training), "validation": len(part.validation)},
     }
-    state: object = None
+    state = False
     if resume:
         folder.check(config)
-        state = (folder.path / _LAST).exists() or None
+        state = (folder.path / _LAST).exists()
     else:
         folder.start(config)
     description = write_dataset(part, data, options, progress=progress)
@@ -98,30 +100,32 @@ def train(
         # Without a network there is nothing to fetch, and training starts from scratch.
         with contextlib.suppress(Exception):
             model.load(f"{options.architecture}.pt")
+    if state and model.ckpt.get("optimizer") is None:  # ultralytics strips finished runs of it
+        report(f"{options.architecture}: the run is finished.")
+        return _finished(folder.path, part)
+
+    def after_epoch(trainer: Any) -> None:
+        shown = {k: trainer.metrics.get(k, 0.0) for k in (_MAP50, _MAP50_95)}
+        report(
+            f"{options.architecture} epoch {trainer.epoch + 1}/{options.epochs}: validation mAP50 "
+            f"{shown[_MAP50]:.4f}, mAP50-95 {shown[_MAP50_95]:.4f}"
+        )
+
+    model.add_callback("on_model_save", after_epoch)
     # On a CPU ultralytics offers no mixed precision; torch has it there in bfloat16.
     model.add_callback("on_pretrain_routine_end", _mixed_precision_on_cpu)
     report(f"{options.architecture}: {'going on' if state else 'starting'} on {where.type}.")
     try:
-        with _trusting_own_checkpoints():
-            if state:
-                model.train(resume=True, device=where.type)
-            else:
-                model.train(**_arguments(folder.path, description, options, where))
-    except FileNotFoundError as e:
-        raise TrainingError(f"{e}") from e
+        if state:
+            model.train(resume=True, device=where.type)
+        else:
+            model.train(**_arguments(folder.path, description, options, where))
     except OSError as e:
         raise TrainingError(
-            f"{folder.path} cannot be written: {e.strerror}. The last checkpoint is kept; make "
-            "room and go on with --resume."
+            f"{folder.path} cannot be written: {e.strerror or e}. The last checkpoint is kept; "
+            "make room and go on with --resume."
         ) from e
-    rows = _results(folder.path)
-    best = max(rows, key=lambda r: r["metrics/mAP50-95(B)"])
-    metrics = {
-        "map50": best["metrics/mAP50(B)"],
-        "map50_95": best["metrics/mAP50-95(B)"],
-        "images": float(len(part.validation)),
-    }
-    return TrainedDetector(folder.path / _BEST, metrics, int(rows[-1]["epoch"]))
+    return _finished(folder.path, part)
 
 
 def write_dataset(
@@ -210,14 +214,13 @@ def _mixed_precision_on_cpu(trainer: Any) -> None:
         torch.set_flush_denormal(True)
 
 
-@contextlib.contextmanager
-def _trusting_own_checkpoints() -> Iterator[None]:
-    """Let ultralytics' trainer read back, with their optimizer, the checkpoints it has written."""
-    yield
-
-
-def _results(folder: Path) -> list[dict[str, float]]:
-    import csv
-
+def _finished(folder: Path, part: TrainPart) -> TrainedDetector:
     with (folder / "results.csv").open(newline="") as stream:
-        return [{k.strip(): float(v) for k, v in row.items()} for row in csv.DictReader(stream)]
+        rows = [{k.strip(): float(v) for k, v in row.items()} for row in csv.DictReader(stream)]
+    best = max(rows, key=lambda r: r[_MAP50_95])
+    validation = {
+        "map50": best[_MAP50],
+        "map50_95": best[_MAP50_95],
+        "images": float(len(part.validation)),
+    }
+    return TrainedDetector(folder / _BEST, validation, int(rows[-1]["epoch"]))

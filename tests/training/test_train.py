@@ -282,3 +282,33 @@ def test_a_changed_dataset_is_not_trained_on_halfway(bundle: Path, data: Path) -
         extra.unlink()
     assert done.returncode == 1
     assert "changed" in done.stderr
+
+
+def test_a_killed_detector_run_goes_on(data: Path, tmp_path: Path) -> None:
+    command = (
+        "train", "detector", "--data", str(data), "--out", str(tmp_path), "--epochs", "4",
+        "--size", "64", "--batch", "8", "--from-scratch", "--device", "cpu",
+    )  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-m", "spinexr", *command],
+        cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "epoch 1/4" in line:
+            break
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    results = tmp_path / "runs/yolo11n/results.csv"
+    reached = len(results.read_text().splitlines()) - 1
+    assert reached < 4
+    for said in ("going on", "the run is finished"):
+        done = spinexr(*command, "--resume")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert said in done.stdout
+        epochs = [r.split(",")[0] for r in results.read_text().splitlines()[1:]]
+        assert epochs == ["1", "2", "3", "4"]
+    manifest = json.loads((tmp_path / "detection output/manifest.json").read_text())
+    assert manifest["architecture"] == "yolo11n"
+    assert manifest["provenance"]["validation"]["epochs"] == 4
