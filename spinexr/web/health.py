@@ -39,6 +39,7 @@ def _ready(predictor: Predictor) -> dict[str, Any]:
             "name": summary.name,
             "assumed_profile": summary.assumed_profile,
             "training_data": summary.training_data.value,
+            "description": summary.description,
             "caveat": summary.caveat,
         },
         "engine": {

@@ -55,6 +55,14 @@ def test_the_page_offers_a_plain_form_with_its_limits(client: FlaskClient) -> No
     assert ".dicom" in page
 
 
+def test_page_and_health_say_where_the_weights_come_from(client: FlaskClient) -> None:
+    assert "Weights: fake (answers set by a test)" in client.get("/").text
+    bundle = client.get("/health").get_json()["bundle"]
+    assert bundle["description"] == "answers set by a test"
+    assert bundle["training_data"] == "none"
+    assert "mean nothing" in bundle["caveat"]
+
+
 def test_the_page_shows_the_bundles_caveat(client: FlaskClient) -> None:
     assert "Untrained weights" in client.get("/").text
 
