@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 
 from spinexr.errors import ModelOutputError, ModelsNotReadyError, Problem
+from spinexr.inference import yolo
 from spinexr.inference.bundle import Bundle, DetectorSpec, sha256_of
 from spinexr.inference.engines import torch_runtime
 from spinexr.inference.engines.base import (
@@ -23,10 +24,6 @@ from spinexr.inference.engines.torch_checkpoints import (
     load_classifier,
     load_detector,
 )
-
-from ultralytics.data.augment import LetterBox  # isort: skip  (after torch_checkpoints, see there)
-from ultralytics.utils.nms import non_max_suppression  # isort: skip
-from ultralytics.utils.ops import scale_boxes  # isort: skip
 
 
 class TorchEngine(Engine):
@@ -78,8 +75,6 @@ class TorchEngine(Engine):
                 "The models cannot be loaded. " + " ".join(p.message for p in problems), problems
             )
         self._detector = detector.to(self._device)
-        stride = int(torch.as_tensor(detector.stride).max())
-        self._letterbox = LetterBox((self._spec.size, self._spec.size), auto=True, stride=stride)
         models.append(
             LoadedModel("detector", architecture, bundle.relative(self._spec.file), digest)
         )
@@ -92,9 +87,8 @@ class TorchEngine(Engine):
 
     @torch.inference_mode()
     def detect(self, grey: npt.NDArray[np.uint8], *, confidence: float) -> RawDetections:
-        # The letterbox works on channels; one is enough until the network.
-        framed = np.ascontiguousarray(self._letterbox(image=grey[..., None]))
-        plane = torch.from_numpy(framed.reshape(framed.shape[:2])).to(self._device)
+        framed, frame = yolo.letterbox(grey, self._spec.size)
+        plane = torch.from_numpy(framed).to(self._device)
         tensor = (plane.float() / 255.0).expand(1, 3, -1, -1).contiguous()
         output = self._detector(tensor)
         raw = output[0] if isinstance(output, (tuple, list)) else output
@@ -103,14 +97,12 @@ class TorchEngine(Engine):
                 "The detector answered with values that are not numbers, so there is no result. "
                 "Its weights are damaged: replace the file."
             )
-        kept = non_max_suppression(
-            raw, confidence, self._spec.iou, max_det=self._spec.max_detections
-        )[0]
-        boxes = scale_boxes(tensor.shape[2:], kept[:, :4], grey.shape)
-        return RawDetections(
-            boxes=boxes.float().cpu().numpy(),
-            confidences=kept[:, 4].float().cpu().numpy(),
-            classes=kept[:, 5].long().cpu().numpy(),
+        return yolo.detections(
+            raw[0].float().cpu().numpy(),
+            frame,
+            confidence=confidence,
+            iou=self._spec.iou,
+            most=self._spec.max_detections,
         )
 
 

@@ -1,0 +1,119 @@
+"""Around a YOLO detector: image → framed input, network output → boxes in the image's pixels.
+
+The frame, the candidates and their suppression are those of ultralytics' own prediction, so that a
+checkpoint answers as it does there; tests hold the two against each other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from spinexr.inference.engines.base import RawDetections
+
+STRIDE = 32  # the coarsest of the network's grids
+_GROUND = 114  # grey level around the image
+_MOST_CANDIDATES = 30_000
+
+Grey = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Where an image (rows, columns) lies in the network's input."""
+
+    rows: int
+    columns: int
+    resized_rows: int
+    resized_columns: int
+    top: int
+    left: int
+
+    def to_image(self, boxes: Floats) -> Floats:
+        """xyxy (N, 4) in input pixels → in the image's pixels, clipped to it."""
+        scale_x = self.resized_columns / self.columns
+        scale_y = self.resized_rows / self.rows
+        moved = boxes - np.array([self.left, self.top] * 2, np.float32)
+        moved /= np.array([scale_x, scale_y] * 2, np.float32)
+        limits = np.array([self.columns, self.rows] * 2, np.float32)
+        clipped: Floats = np.clip(moved, 0, limits)
+        return clipped
+
+
+def letterbox(grey: Grey, size: int) -> tuple[Grey, Frame]:
+    """The image scaled to `size` on its longer side, in the smallest frame that the grids fit.
+
+    Args:
+        grey: uint8 (H, W). size: a multiple of STRIDE.
+
+    Returns:
+        uint8 (h, w), both multiples of STRIDE, and where the image lies in it.
+    """
+    rows, columns = grey.shape
+    scale = min(size / rows, size / columns)
+    new_rows, new_columns = max(round(rows * scale), 1), max(round(columns * scale), 1)
+    resized = grey
+    if (rows, columns) != (new_rows, new_columns):
+        resized = cv2.resize(grey, (new_columns, new_rows), interpolation=cv2.INTER_LINEAR)
+    down, across = (size - new_rows) % STRIDE / 2, (size - new_columns) % STRIDE / 2
+    top, left = round(down - 0.1), round(across - 0.1)
+    bottom, right = round(down + 0.1), round(across + 0.1)
+    framed = cv2.copyMakeBorder(
+        resized, top, bottom, left, right, cv2.BORDER_CONSTANT, value=(_GROUND,)
+    )
+    return framed, Frame(rows, columns, new_rows, new_columns, top, left)
+
+
+def detections(
+    output: Floats, frame: Frame, *, confidence: float, iou: float, most: int
+) -> RawDetections:
+    """Boxes of the best class above a confidence, suppressed within classes.
+
+    Args:
+        output: float32 (4 + classes, anchors): centre x, y, width, height in input pixels, and the
+            confidence of each class.
+        iou: a box that overlaps a better one of its class by more is dropped.
+        most: boxes kept at most.
+    """
+    scores = output[4:]
+    candidates = np.flatnonzero(scores.max(0) > confidence)
+    best = scores[:, candidates]
+    classes = best.argmax(0)
+    confidences = best.max(0)
+    order = np.argsort(-confidences, kind="stable")[:_MOST_CANDIDATES]
+    candidates, classes, confidences = candidates[order], classes[order], confidences[order]
+    x, y, half_width, half_height = output[:4, candidates] * np.array([[1], [1], [0.5], [0.5]])
+    boxes = np.stack([x - half_width, y - half_height, x + half_width, y + half_height], 1)
+    kept = suppressed(boxes, classes, iou)[:most]
+    return RawDetections(
+        boxes=frame.to_image(boxes[kept].astype(np.float32)),
+        confidences=confidences[kept].astype(np.float32),
+        classes=classes[kept].astype(np.int64),
+    )
+
+
+def suppressed(
+    boxes: npt.NDArray[np.floating], classes: npt.NDArray[np.integer], iou: float
+) -> npt.NDArray[np.int64]:
+    """Indices that greedy non-maximum suppression keeps, in order.
+
+    Args:
+        boxes: (N, 4) xyxy, the most confident first. classes: (N,).
+    """
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    alive = np.ones(len(boxes), bool)
+    kept = []
+    for n in range(len(boxes)):
+        if not alive[n]:
+            continue
+        kept.append(n)
+        later = n + 1 + np.flatnonzero(alive[n + 1 :] & (classes[n + 1 :] == classes[n]))
+        low = np.maximum(boxes[n, :2], boxes[later, :2])
+        high = np.minimum(boxes[n, 2:], boxes[later, 2:])
+        shared = np.maximum(high - low, 0).prod(1)
+        alive[later[shared > iou * (areas[n] + areas[later] - shared)]] = False
+    return np.array(kept, np.int64)
