@@ -10,11 +10,14 @@ import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 from spinexr.domain import DetectPolicy
 from spinexr.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from spinexr.inference.engines import EngineOptions
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 MEBIBYTE = 1024 * 1024
@@ -97,7 +100,15 @@ class Settings:
     detect: DetectPolicy = _setting(
         DetectPolicy.WHEN_ABNORMAL, _detect, "when the lesion detector runs: when_abnormal, always"
     )
+    engine: str = _setting(
+        "auto",
+        _choice("auto", "openvino", "torch"),
+        "what runs the networks; auto is torch on a GPU and OpenVINO otherwise",
+    )
     device: str = _setting("auto", _choice("auto", "cpu", "cuda", "mps"), "where the networks run")
+    engines: Path = _setting(
+        PROJECT_ROOT / "engines", _path, "folder of networks compiled for OpenVINO"
+    )
     inference_threads: int = _setting(
         0, _integer(0, 256), "processor threads for the networks; 0 means all cores"
     )
@@ -124,6 +135,18 @@ class Settings:
     @property
     def max_pixels(self) -> int:
         return self.max_megapixels * 1_000_000
+
+    @property
+    def engine_options(self) -> EngineOptions:
+        """How the networks are to run."""
+        from spinexr.inference.engines import EngineOptions  # late: it brings numpy along
+
+        return EngineOptions(
+            engine=self.engine,
+            device=self.device,
+            store=self.engines,
+            threads=self.inference_threads,
+        )
 
     def to_env(self) -> dict[str, str]:
         """The environment that `from_env` reads these settings from."""

@@ -91,8 +91,9 @@ def phantom_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def real_predictor(untrained_root: Path) -> Iterator[Predictor]:
     """A predictor over `untrained_root`."""
+    from spinexr.inference.engines import EngineOptions
     from spinexr.inference.loading import load_predictor
 
-    predictor = load_predictor(untrained_root, device="cpu")
+    predictor = load_predictor(untrained_root, EngineOptions(engine="torch"))
     yield predictor
     predictor.close()

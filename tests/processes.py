@@ -8,6 +8,7 @@ import select
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -17,12 +18,14 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 _LONGEST_START_S = 120
+# Compiled networks of the whole test run, apart from those of the working copy.
+_ENGINES = tempfile.TemporaryDirectory(prefix="spinexr-engines-")
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """This process's environment without settings of SpineXR, and with `changes`."""
+    """This process's environment without its settings of SpineXR, and with `changes`."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("SPINEXR_") and k != "PORT"}
-    return kept | changes
+    return kept | {"SPINEXR_ENGINES": _ENGINES.name} | changes
 
 
 def free_port() -> int:

@@ -15,6 +15,9 @@ from spinexr.settings import Settings
 from spinexr.web.errors import status_of
 
 ROOT = Path(__file__).parent.parent
+REQUIREMENTS = (
+    "requirements.txt", "requirements-serve.txt", "requirements-dev.txt", "constraints.txt",
+)  # fmt: skip
 
 
 def text(name: str) -> str:
@@ -47,14 +50,22 @@ def test_every_error_code_is_documented_with_its_status() -> None:
 
 
 def test_every_requirement_is_pinned() -> None:
-    for name in ("requirements.txt", "requirements-dev.txt", "constraints.txt"):
+    for name in REQUIREMENTS:
         for line in text(name).splitlines():
             if line and not line.startswith(("#", "-")):
                 assert re.match(r"[A-Za-z0-9._-]+==\S+", line), line
 
 
+def test_what_serving_needs_is_pinned_as_everywhere() -> None:
+    everything = text("requirements.txt").splitlines()
+    for line in text("requirements-serve.txt").splitlines():
+        if "==" in line:
+            assert line in everything
+            assert not line.startswith(("torch", "timm", "ultralytics"))
+
+
 def test_no_requirement_carries_an_index_address() -> None:
-    for name in ("requirements.txt", "requirements-dev.txt", "constraints.txt"):
+    for name in REQUIREMENTS:
         assert "://" not in text(name)
 
 

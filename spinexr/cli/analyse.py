@@ -60,9 +60,7 @@ def analyse(
     try:
         if out is not None:
             out.mkdir(parents=True, exist_ok=True)
-        predictor = load_predictor(
-            settings.weights, device=settings.device, threads=settings.inference_threads
-        )
+        predictor = load_predictor(settings.weights, settings.engine_options)
     except (SpineXRError, OSError) as e:
         fail(str(e))
 

@@ -120,7 +120,7 @@ def _weights(root: Path, settings: Settings) -> str:
     try:
         from spinexr.inference.loading import load_predictor
 
-        predictor = load_predictor(root, device=settings.device, threads=settings.inference_threads)
+        predictor = load_predictor(root, settings.engine_options)
     except SpineXRError as e:
         raise _Trouble(f"{e.message} Looked below {root}") from e
     # As with torchvision: whatever a broken installation raises is the finding.
@@ -128,9 +128,9 @@ def _weights(root: Path, settings: Settings) -> str:
         raise _Trouble(f"{type(e).__name__}: {e}") from e
     predictor.close()
     caveat = predictor.summary.caveat
-    return f"{len(predictor.engine.models)} models answered on {predictor.engine.device}" + (
-        f". {caveat}" if caveat else ""
-    )
+    engine = predictor.engine
+    answered = f"{len(engine.models)} models answered by {engine.name} on {engine.device}"
+    return f"{answered}. {caveat}" if caveat else answered
 
 
 def _port(host: str, port: int) -> str:

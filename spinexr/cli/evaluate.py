@@ -125,9 +125,7 @@ def _run_bundle(
     from spinexr.evaluation import run
     from spinexr.inference.loading import load_predictor
 
-    predictor = load_predictor(
-        settings.weights, device=settings.device, threads=settings.inference_threads
-    )
+    predictor = load_predictor(settings.weights, settings.engine_options)
     answers = []
     with click.progressbar(
         run.predict(images, predictor, max_pixels=settings.max_pixels),

@@ -97,6 +97,18 @@ class DetectorSpec:
     iou: float
     max_detections: int
 
+    def mismatch(self, architecture: str, classes: tuple[str, ...]) -> str | None:
+        """What a checkpoint of this architecture and these classes has against the manifest."""
+        # "yolo11" alone, as in the standard profile, leaves the scale to the checkpoint.
+        if self.architecture not in (architecture, architecture[:-1]):
+            return f"holds a {architecture}; the manifest says {self.architecture}."
+        if self.classes is not None and self.classes != classes:
+            return (
+                f"knows the classes {', '.join(classes)}; the manifest says "
+                f"{', '.join(self.classes)}."
+            )
+        return None
+
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
@@ -131,8 +143,6 @@ class Bundle:
     def missing_files(self) -> tuple[Problem, ...]:
         """One problem for each checkpoint that is not there."""
         files = [*(m.file for m in self.ensemble.members), self.detector.file]
-        if self.ensemble.familiarity is not None:
-            files.append(self.ensemble.familiarity)
         return tuple(
             Problem("file_missing", f"{self.relative(f)} is missing.", self.relative(f))
             for f in files
@@ -197,19 +207,17 @@ STANDARD_DETECTION: Mapping[str, Any] = {
 
 
 def load_bundle(root: Path) -> Bundle:
-    """The bundle below `root`, all of its files being there.
+    """The bundle below `root`; its engine says whether all of its checkpoints are there.
 
     Raises:
-        ModelsNotReadyError: a manifest cannot be read or contradicts itself, or files are missing;
-            `problems` names each.
+        ModelsNotReadyError: a manifest cannot be read or contradicts itself, or the folder does not
+            exist.
     """
     bundle = read_bundle(root)
-    problems = bundle.missing_files()
     if not root.is_dir():
         message = "The weights folder itself does not exist."
-        problems = (Problem("weights_folder_missing", message), *problems)
-    if problems:
-        raise _not_ready(problems)
+        problems = (Problem("weights_folder_missing", message), *bundle.missing_files())
+        raise not_ready(problems)
     return bundle
 
 
@@ -223,11 +231,11 @@ def read_bundle(root: Path) -> Bundle:
     ensemble, ensemble_assumed = _manifest(root, ENSEMBLE_FOLDER, STANDARD_ENSEMBLE, problems)
     detection, detection_assumed = _manifest(root, DETECTION_FOLDER, STANDARD_DETECTION, problems)
     if problems:
-        raise _not_ready(problems)
+        raise not_ready(problems)
     try:
         return _build(root, ensemble, detection, ensemble_assumed or detection_assumed)
     except _ManifestError as e:
-        raise _not_ready([Problem("manifest_invalid", f"{e.file}: {e}", e.file)]) from e
+        raise not_ready([Problem("manifest_invalid", f"{e.file}: {e}", e.file)]) from e
 
 
 def sha256_of(file: Path) -> str:
@@ -239,7 +247,18 @@ def sha256_of(file: Path) -> str:
     return digest.hexdigest()
 
 
-def _not_ready(problems: Sequence[Problem]) -> ModelsNotReadyError:
+def digest_problem(digest: str, expected: str | None) -> str | None:
+    """What is wrong with a file of this SHA-256 where the manifest expects another."""
+    if expected in (None, digest):
+        return None
+    return (
+        f"has the SHA-256 {digest[:12]}…, but the manifest says {str(expected)[:12]}…: "
+        "the file was changed, or belongs to another bundle."
+    )
+
+
+def not_ready(problems: Sequence[Problem]) -> ModelsNotReadyError:
+    """The error for models that cannot be loaded for these reasons."""
     return ModelsNotReadyError(
         "The models cannot be loaded. " + " ".join(p.message for p in problems), problems
     )

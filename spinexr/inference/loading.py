@@ -7,12 +7,13 @@ from pathlib import Path
 from spinexr.errors import ModelOutputError, ModelsNotReadyError, Problem
 from spinexr.inference import engines, familiarity
 from spinexr.inference.bundle import Bundle, load_bundle, sha256_of
+from spinexr.inference.engines import EngineOptions
 from spinexr.inference.familiarity import Familiarity, FamiliarityFileError
 from spinexr.inference.predictor import Predictor
 
 
 def load_predictor(
-    weights: Path, *, device: str = "auto", threads: int = 0, queue: int = 4
+    weights: Path, options: EngineOptions | None = None, *, queue: int = 4
 ) -> Predictor:
     """Load the bundle below `weights` and run every network once.
 
@@ -21,7 +22,7 @@ def load_predictor(
     """
     bundle = load_bundle(weights)
     known = _familiarity(bundle)
-    engine = engines.create(bundle, device=device, threads=threads)
+    engine = engines.create(bundle, options or EngineOptions())
     predictor = Predictor(bundle, engine, queue, known)
     try:
         predictor.warm_up()

@@ -7,6 +7,7 @@ checkpoint answers as it does there; tests hold the two against each other.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import cv2
 import numpy as np
@@ -14,7 +15,8 @@ import numpy.typing as npt
 
 from spinexr.inference.engines.base import RawDetections
 
-STRIDE = 32  # the coarsest of the network's grids
+STRIDE = 32  # the coarsest of the grids
+_STRIDES = (8, 16, 32)
 _GROUND = 114  # grey level around the image
 _MOST_CANDIDATES = 30_000
 
@@ -117,3 +119,44 @@ def suppressed(
         shared = np.maximum(high - low, 0).prod(1)
         alive[later[shared > iou * (areas[n] + areas[later] - shared)]] = False
     return np.array(kept, np.int64)
+
+
+def decoded(
+    distances: Floats, logits: Floats, rows: int, columns: int, *, confidence: float
+) -> Floats:
+    """The head's raw answer → what `detections` takes; anchors that cannot reach it stay zero.
+
+    Args:
+        distances: float32 (4 × bins, anchors): for each side, the logits of its distance from the
+            anchor in cells (Li et al., "Generalized Focal Loss", NeurIPS 2020).
+        logits: float32 (classes, anchors).
+        rows, columns: of the network's input.
+        confidence: the same as for `detections`.
+    """
+    centers, strides = _anchors(rows, columns)
+    scores = 1.0 / (1.0 + np.exp(-logits))
+    chosen = np.flatnonzero(scores.max(0) > confidence)
+    bins = distances[:, chosen].reshape(4, -1, len(chosen))
+    weights = np.exp(bins - bins.max(1, keepdims=True))
+    weights /= weights.sum(1, keepdims=True)
+    left, top, right, bottom = np.einsum("sbn,b->sn", weights, np.arange(bins.shape[1]))
+    x, y = centers[:, chosen]
+    output = np.zeros((4 + len(logits), logits.shape[1]), np.float32)
+    boxes = np.stack([x + (right - left) / 2, y + (bottom - top) / 2, left + right, top + bottom])
+    output[:4, chosen] = boxes * strides[chosen]
+    output[4:, chosen] = scores[:, chosen]
+    return output
+
+
+@cache
+def _anchors(rows: int, columns: int) -> tuple[Floats, Floats]:
+    """Centres (2, N) of the cells of all grids in cells, and the stride (N,) of each."""
+    centers, strides = [], []
+    for stride in _STRIDES:
+        y, x = np.mgrid[: rows // stride, : columns // stride] + 0.5
+        centers.append(np.stack([x.ravel(), y.ravel()]))
+        strides.append(np.full(x.size, stride))
+    return (
+        np.concatenate(centers, 1).astype(np.float32),
+        np.concatenate(strides).astype(np.float32),
+    )

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from spinexr.evaluation.classification import expected_calibration_error
 from spinexr.inference.bundle import STANDARD_ENSEMBLE, Intensity
 from spinexr.inference.engines import torch_runtime
+from spinexr.inference.engines.processors import available_threads
 from spinexr.training import calibration
 from spinexr.training.augment import augmented, resized
 from spinexr.training.examples import Examples, Progress, TrainPart, prepare, silent
@@ -89,7 +90,7 @@ def train(
             that does not fit; the last good checkpoint is kept.
     """
     where = torch_runtime.pick_device(device)
-    torch.set_num_threads(torch_runtime.available_threads())
+    torch.set_num_threads(available_threads())
     torch.set_flush_denormal(True)  # tiny numbers are a hundred times slower and change nothing
     config = {
         "architecture": architecture,

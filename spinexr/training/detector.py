@@ -17,6 +17,7 @@ from PIL import Image
 from spinexr.datasets.vindr import CLASSES, LabelledImage
 from spinexr.inference.bundle import Intensity
 from spinexr.inference.engines import torch_runtime
+from spinexr.inference.engines.processors import available_threads
 from spinexr.training.examples import Progress, TrainPart, each_grey, silent
 from spinexr.training.runs import RunFolder, TrainingError
 
@@ -198,7 +199,7 @@ def _arguments(
         "deterministic": True,
         "device": device.type,
         "amp": device.type == "cuda",
-        "workers": min(2, torch_runtime.available_threads()),
+        "workers": min(2, available_threads()),
         "plots": False,
         # Radiographs: no colour, never upside down, little turning.
         "hsv_h": 0.0, "hsv_s": 0.0, "hsv_v": 0.3, "flipud": 0.0, "fliplr": 0.5,
@@ -210,7 +211,7 @@ def _arguments(
 def _mixed_precision_on_cpu(trainer: Any) -> None:
     if trainer.device.type == "cpu":
         trainer.amp = True
-        torch.set_num_threads(torch_runtime.available_threads())
+        torch.set_num_threads(available_threads())
         torch.set_flush_denormal(True)
 
 

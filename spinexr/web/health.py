@@ -46,6 +46,7 @@ def _ready(predictor: Predictor) -> dict[str, Any]:
             "name": predictor.engine.name,
             "version": predictor.engine.version,
             "device": predictor.engine.device,
+            "precision": predictor.engine.precision,
         },
         "models": [
             {

@@ -32,12 +32,7 @@ class Models:
     def for_settings(cls, settings: Settings) -> Models:
         """Models of the bundle below `settings.weights`."""
         return cls(
-            lambda: load_predictor(
-                settings.weights,
-                device=settings.device,
-                threads=settings.inference_threads,
-                queue=settings.queue,
-            )
+            lambda: load_predictor(settings.weights, settings.engine_options, queue=settings.queue)
         )
 
     def start(self) -> None:

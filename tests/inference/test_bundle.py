@@ -18,6 +18,7 @@ from spinexr.inference.bundle import (
     load_bundle,
     read_bundle,
 )
+from spinexr.inference.engines import EngineOptions, create
 
 STANDARD_FILES = (
     "ensemble output/densenet121_balanced/model_best.pth",
@@ -50,17 +51,17 @@ def put_manifests(
 
 
 def test_an_empty_folder_names_every_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(ModelsNotReadyError) as e:
-        load_bundle(tmp_path)
-    assert tuple(p.file for p in e.value.problems) == STANDARD_FILES
-    assert {p.code for p in e.value.problems} == {"file_missing"}
+    problems = load_bundle(tmp_path).missing_files()
+    assert tuple(p.file for p in problems) == STANDARD_FILES
+    assert {p.code for p in problems} == {"file_missing"}
 
 
-def test_one_missing_checkpoint_is_enough_to_refuse_the_bundle(tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["torch", "openvino"])
+def test_one_missing_checkpoint_is_enough_to_refuse_the_bundle(tmp_path: Path, engine: str) -> None:
     put_files(tmp_path)
     (tmp_path / STANDARD_FILES[1]).unlink()
     with pytest.raises(ModelsNotReadyError) as e:
-        load_bundle(tmp_path)
+        create(load_bundle(tmp_path), EngineOptions(engine=engine))
     assert [p.file for p in e.value.problems] == [STANDARD_FILES[1]]
 
 

@@ -19,6 +19,7 @@ from PIL import Image
 from spinexr.analysis import analyse
 from spinexr.domain import Analysis, TrainingData
 from spinexr.errors import ModelsNotReadyError
+from spinexr.inference.engines import EngineOptions
 from spinexr.inference.loading import load_predictor
 from spinexr.inference.predictor import Predictor
 from tests import builders
@@ -162,7 +163,7 @@ def test_every_result_of_an_untrained_bundle_says_so(real_predictor: Predictor) 
 
 def test_torch_keeps_the_threads_it_was_given(untrained_root: Path) -> None:
     before = torch.get_num_threads()
-    predictor = load_predictor(untrained_root, device="cpu", threads=2)
+    predictor = load_predictor(untrained_root, EngineOptions(engine="torch", threads=2))
     assert torch.get_num_threads() == 2
     predictor.close()
     torch.set_num_threads(before)
@@ -170,7 +171,7 @@ def test_torch_keeps_the_threads_it_was_given(untrained_root: Path) -> None:
 
 def problems_of(root: Path) -> list[tuple[str | None, str]]:
     with pytest.raises(ModelsNotReadyError) as e:
-        load_predictor(root, device="cpu")
+        load_predictor(root, EngineOptions(engine="torch"))
     return [(p.file, p.message) for p in e.value.problems]
 
 
@@ -248,7 +249,7 @@ def test_checkpoints_without_manifests_run_as_the_assumed_profile(
 ) -> None:
     for manifest in copied_root.glob("*/manifest.json"):
         manifest.unlink()
-    predictor = load_predictor(copied_root, device="cpu")
+    predictor = load_predictor(copied_root, EngineOptions(engine="torch"))
     data = make("uncompressed")
     assumed, known = run(data, predictor), run(data, real_predictor)
     predictor.close()

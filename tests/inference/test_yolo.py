@@ -10,6 +10,7 @@ from spinexr.inference.engines import torch_runtime
 torch_runtime.prepare()
 
 from ultralytics.data.augment import LetterBox  # noqa: E402
+from ultralytics.nn.tasks import DetectionModel  # noqa: E402
 from ultralytics.utils.nms import non_max_suppression  # noqa: E402
 from ultralytics.utils.ops import scale_boxes  # noqa: E402
 
@@ -73,3 +74,20 @@ def test_no_more_boxes_than_allowed() -> None:
     found = yolo.detections(network_output(2), frame, confidence=0.001, iou=0.7, most=5)
     assert len(found.boxes) == 5
     assert (np.diff(found.confidences) <= 0).all()
+
+
+@pytest.mark.parametrize("shape", [(640, 448), (320, 640), (640, 640)])
+def test_decoding_is_that_of_the_network(shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    model = DetectionModel("yolo11n.yaml", nc=7, verbose=False).eval()
+    with torch.no_grad():
+        expected, raw = model(torch.rand(1, 3, *shape))
+    scores = expected[0, 4:].numpy().max(0)
+    confidence = float(np.quantile(scores, 0.9))
+    found = yolo.decoded(
+        raw["boxes"][0].numpy(), raw["scores"][0].numpy(), *shape, confidence=confidence
+    )
+    above = scores > confidence
+    np.testing.assert_allclose(found[:4, above], expected[0, :4, above].numpy(), atol=1e-2)
+    np.testing.assert_allclose(found[4:, above], expected[0, 4:, above].numpy(), atol=1e-6)
+    assert not found[:, ~above].any()

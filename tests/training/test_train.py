@@ -18,6 +18,7 @@ import torch
 from spinexr.datasets import phantoms
 from spinexr.domain import TrainingData
 from spinexr.inference.bundle import Intensity, load_bundle
+from spinexr.inference.engines import EngineOptions
 from spinexr.inference.loading import load_predictor
 from spinexr.training import classifier, examples
 from spinexr.training.classifier import ClassifierOptions
@@ -237,7 +238,7 @@ def test_checkpoints_are_plain_state_dicts_in_half_precision(bundle: Path) -> No
 def test_the_bundle_serves_what_was_validated(bundle: Path, data: Path) -> None:
     """The page's path gives the probabilities that training saw, up to half precision."""
     part = examples.read_train_part(data, validation_share=0.1, seed=0)
-    predictor = load_predictor(bundle, device="cpu", threads=2)
+    predictor = load_predictor(bundle, EngineOptions(threads=2))
     results = {
         m.architecture: json.loads((bundle / f"runs/{m.architecture}/result.json").read_text())
         for m in load_bundle(bundle).ensemble.members

@@ -73,7 +73,9 @@ def test_health_lists_every_model_when_all_have_answered(client: FlaskClient) ->
     health = response.get_json()
     assert health["status"] == "ok"
     assert health["bundle"]["name"] == "fake"
-    assert health["engine"] == {"name": "fake", "version": "1", "device": "cpu"}
+    assert health["engine"] == {
+        "name": "fake", "version": "1", "device": "cpu", "precision": "exact",
+    }  # fmt: skip
     assert len(health["models"]) == 3
     assert all(m["loaded"] and len(m["sha256"]) == 64 for m in health["models"])
 

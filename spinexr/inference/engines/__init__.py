@@ -2,17 +2,61 @@
 
 from __future__ import annotations
 
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+
 from spinexr.inference.bundle import Bundle
 from spinexr.inference.engines.base import Engine
 
+_NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
-def create(bundle: Bundle, *, device: str = "auto", threads: int = 0) -> Engine:
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """How networks are to run.
+
+    engine: auto (torch on a GPU, otherwise OpenVINO), openvino or torch.
+    device: auto, cpu, cuda or mps; the last two are torch's.
+    store: folder of compiled networks; None keeps them beside the weights, in `engines/`.
+    threads: processor threads, 0 for all.
+    """
+
+    engine: str = "auto"
+    device: str = "auto"
+    store: Path | None = None
+    threads: int = 0
+
+
+def create(bundle: Bundle, options: EngineOptions) -> Engine:
     """Load the bundle into the engine for this machine.
 
     Raises:
         ModelsNotReadyError: a network cannot be loaded; `problems` names each.
     """
     # Imported here: the torch stack takes seconds and hundreds of megabytes.
-    from spinexr.inference.engines.torch_engine import TorchEngine
+    if _picked(options) == "torch":
+        from spinexr.inference.engines.torch_engine import TorchEngine
 
-    return TorchEngine(bundle, device=device, threads=threads)
+        return TorchEngine(bundle, device=options.device, threads=options.threads)
+    from spinexr.inference.engines import openvino_loading
+
+    return openvino_loading.load(
+        bundle,
+        store=options.store or bundle.root / "engines",
+        threads=options.threads,
+    )
+
+
+def _picked(options: EngineOptions) -> str:
+    if options.engine != "auto":
+        return options.engine
+    if options.device in ("cuda", "mps") or importlib.util.find_spec("openvino") is None:
+        return "torch"
+    # Asking torch would cost what OpenVINO saves, so it is asked only where a GPU may be.
+    if options.device == "auto" and _NVIDIA_DRIVER.exists() and importlib.util.find_spec("torch"):
+        import torch
+
+        if torch.cuda.is_available():
+            return "torch"
+    return "openvino"

@@ -49,6 +49,7 @@ class Engine(ABC):
     name: str
     version: str
     device: str
+    precision: str = "exact"  # float32; anything else says what it is
     models: tuple[LoadedModel, ...]
     class_names: tuple[str, ...]
 

@@ -11,7 +11,7 @@ import torch
 
 from spinexr.errors import ModelOutputError, ModelsNotReadyError, Problem
 from spinexr.inference import yolo
-from spinexr.inference.bundle import Bundle, DetectorSpec, sha256_of
+from spinexr.inference.bundle import Bundle, digest_problem, not_ready, sha256_of
 from spinexr.inference.engines import torch_runtime
 from spinexr.inference.engines.base import (
     ClassifierOutput,
@@ -19,6 +19,7 @@ from spinexr.inference.engines.base import (
     LoadedModel,
     RawDetections,
 )
+from spinexr.inference.engines.processors import available_threads
 from spinexr.inference.engines.torch_checkpoints import (
     CheckpointError,
     load_classifier,
@@ -42,13 +43,15 @@ class TorchEngine(Engine):
         Raises:
             ModelsNotReadyError: a file is not what the bundle says; `problems` names each.
         """
+        if missing := bundle.missing_files():
+            raise not_ready(missing)
         try:
             self._device = torch_runtime.pick_device(device)
         except RuntimeError as e:
             raise ModelsNotReadyError(str(e), [Problem("device_missing", str(e))]) from e
         self.device = self._device.type
         # torch's own default, and ultralytics' one of all cores but one, both depend on the host.
-        torch.set_num_threads(threads or torch_runtime.available_threads())
+        torch.set_num_threads(threads or available_threads())
         self._spec = bundle.detector
         problems: list[Problem] = []
         models: list[LoadedModel] = []
@@ -67,13 +70,12 @@ class TorchEngine(Engine):
         try:
             digest = _verified_sha256(self._spec.file, self._spec.sha256)
             detector, architecture, self.class_names = load_detector(self._spec.file)
-            _check_detector(self._spec, architecture, self.class_names)
+            if mismatch := self._spec.mismatch(architecture, self.class_names):
+                raise CheckpointError(mismatch)  # noqa: TRY301  (as from the loader)
         except (CheckpointError, OSError) as e:
             problems.append(_problem(bundle, self._spec.file, e))
         if problems:
-            raise ModelsNotReadyError(
-                "The models cannot be loaded. " + " ".join(p.message for p in problems), problems
-            )
+            raise not_ready(problems)
         self._detector = detector.to(self._device)
         models.append(
             LoadedModel("detector", architecture, bundle.relative(self._spec.file), digest)
@@ -115,22 +117,9 @@ def _classify(network: Any, batch: torch.Tensor) -> ClassifierOutput:
 
 def _verified_sha256(file: Path, expected: str | None) -> str:
     digest = sha256_of(file)
-    if expected is not None and digest != expected:
-        raise CheckpointError(
-            f"has the SHA-256 {digest[:12]}…, but the manifest says {expected[:12]}…: "
-            "the file was changed, or belongs to another bundle."
-        )
+    if problem := digest_problem(digest, expected):
+        raise CheckpointError(problem)
     return digest
-
-
-def _check_detector(spec: DetectorSpec, architecture: str, classes: tuple[str, ...]) -> None:
-    # "yolo11" alone, as in the standard profile, leaves the scale to the checkpoint.
-    if spec.architecture not in (architecture, architecture[:-1]):
-        raise CheckpointError(f"holds a {architecture}; the manifest says {spec.architecture}.")
-    if spec.classes is not None and spec.classes != classes:
-        raise CheckpointError(
-            f"knows the classes {', '.join(classes)}; the manifest says {', '.join(spec.classes)}."
-        )
 
 
 def _problem(bundle: Bundle, file: Path, error: CheckpointError | OSError) -> Problem:

@@ -123,14 +123,6 @@ def nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torc
     return torch.stack(kept) if kept else order
 
 
-def available_threads() -> int:
-    """Processors that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS and Windows
-        return os.cpu_count() or 1
-
-
 def pick_device(wanted: str) -> torch.device:
     """`auto` → CUDA, then MPS, then CPU.
 

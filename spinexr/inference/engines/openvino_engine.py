@@ -1,0 +1,107 @@
+"""The OpenVINO engine: the fast one on CPUs. Imports neither torch nor anything built on it."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import openvino
+
+from spinexr.errors import ModelOutputError
+from spinexr.inference import yolo
+from spinexr.inference.bundle import DetectorSpec
+from spinexr.inference.engines.base import (
+    ClassifierOutput,
+    Engine,
+    LoadedModel,
+    RawDetections,
+)
+from spinexr.inference.engines.processors import available_threads
+
+VERSION = openvino.__version__.split("-")[0]
+# Radiographs of one archive have few shapes; each compiled detector costs some 50 MB.
+_MOST_SHAPES = 4
+
+
+class OpenVinoEngine(Engine):
+    """Compiled networks of a bundle on the CPU."""
+
+    name = "openvino"
+    version = VERSION
+    device = "cpu"
+
+    def __init__(
+        self,
+        *,
+        members: dict[str, Path],
+        detector: Path,
+        spec: DetectorSpec,
+        class_names: tuple[str, ...],
+        models: tuple[LoadedModel, ...],
+        threads: int = 0,
+    ) -> None:
+        """Load the networks.
+
+        Args:
+            members: by name, the file of each classifier. detector: its file.
+            threads: 0 for all processors that the process may use.
+
+        Raises:
+            RuntimeError: OpenVINO cannot read or compile a file.
+        """
+        self._core: Any = openvino.Core()
+        self._config = {
+            "INFERENCE_PRECISION_HINT": "f32",  # OpenVINO itself would take bf16 where it can
+            "INFERENCE_NUM_THREADS": threads or available_threads(),
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        self.models = models
+        self.class_names = class_names
+        self._spec = spec
+        self._members: dict[str, Any] = {}
+        for name, file in members.items():
+            self._members[name] = self._core.compile_model(file, "CPU", self._config)
+        self._detector_file = detector
+        self._detectors: OrderedDict[tuple[int, int], Any] = OrderedDict()
+
+    def classify(self, batch: npt.NDArray[np.float32]) -> dict[str, ClassifierOutput]:
+        answers = {}
+        for name, network in self._members.items():
+            logits, last_map = network(batch).values()
+            answers[name] = ClassifierOutput(
+                logits=np.array(logits[:, 0], np.float32),
+                features=last_map.mean((2, 3), dtype=np.float32),
+            )
+        return answers
+
+    def detect(self, grey: npt.NDArray[np.uint8], *, confidence: float) -> RawDetections:
+        framed, frame = yolo.letterbox(grey, self._spec.size)
+        rows, columns = framed.shape
+        plane = framed.astype(np.float32) / np.float32(255.0)
+        images = np.ascontiguousarray(np.broadcast_to(plane, (1, 3, rows, columns)))
+        distances, logits = self._detector(rows, columns)(images).values()
+        if not (np.isfinite(distances).all() and np.isfinite(logits).all()):
+            raise ModelOutputError(
+                "The detector answered with values that are not numbers, so there is no result. "
+                "Its weights are damaged: replace the file."
+            )
+        output = yolo.decoded(distances[0], logits[0], rows, columns, confidence=confidence)
+        return yolo.detections(
+            output, frame, confidence=confidence, iou=self._spec.iou,
+            most=self._spec.max_detections,
+        )  # fmt: skip
+
+    def _detector(self, rows: int, columns: int) -> Any:
+        """The detector compiled for one shape; the least recently used one makes room."""
+        shape = (rows, columns)
+        if shape not in self._detectors:
+            while len(self._detectors) >= _MOST_SHAPES:
+                self._detectors.popitem(last=False)
+            network = self._core.read_model(self._detector_file)
+            network.reshape([1, 3, rows, columns])
+            self._detectors[shape] = self._core.compile_model(network, "CPU", self._config)
+        self._detectors.move_to_end(shape)
+        return self._detectors[shape]

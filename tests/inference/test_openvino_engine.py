@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from spinexr.datasets.vindr import CLASSES
+from spinexr.errors import ModelsNotReadyError
+from spinexr.imaging import reader
+from spinexr.inference import engines, transforms
+from spinexr.inference.bundle import Bundle, Intensity, load_bundle
+from spinexr.inference.engines import EngineOptions, engine_files, openvino_loading
+from spinexr.inference.engines.openvino_engine import OpenVinoEngine
+from spinexr.inference.predictor import Predictor
+from tests import builders
+from tests.processes import ROOT, environment
+
+
+@pytest.fixture(scope="module")
+def bundle(untrained_root: Path) -> Bundle:
+    return load_bundle(untrained_root)
+
+
+@pytest.fixture(scope="module")
+def store(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Compiled networks of the bundle, made by a first start."""
+    folder = tmp_path_factory.mktemp("engines")
+    openvino_loading.load(bundle, store=folder, threads=2)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def engine(bundle: Bundle, store: Path) -> OpenVinoEngine:
+    return openvino_loading.load(bundle, store=store, threads=2)
+
+
+@pytest.fixture
+def manifests(untrained_root: Path, tmp_path: Path) -> Path:
+    """The bundle's manifests without its checkpoints."""
+    for folder in ("ensemble output", "detection output"):
+        (tmp_path / folder).mkdir()
+        shutil.copy(untrained_root / folder / "manifest.json", tmp_path / folder)
+    return tmp_path
+
+
+def grey(rows: int, columns: int, seed: int = 0) -> np.ndarray:
+    data = builders.dicom(builders.pixels(rows, columns, seed=seed))
+    radiograph = reader.read(data, max_pixels=10**7)
+    return transforms.to_grey(radiograph, Intensity.STORED_MINMAX)
+
+
+def test_classifiers_answer_as_in_torch(
+    engine: OpenVinoEngine, bundle: Bundle, real_predictor: Predictor
+) -> None:
+    batch = np.concatenate(
+        [
+            transforms.classifier_input(grey(480, 320, seed), bundle.ensemble.preprocessing)
+            for seed in range(3)
+        ]
+    )
+    found, expected = engine.classify(batch), real_predictor.engine.classify(batch)
+    for name, answer in expected.items():
+        p, q = (1 / (1 + np.exp(-a.logits)) for a in (found[name], answer))
+        np.testing.assert_allclose(p, q, atol=1e-4)
+        np.testing.assert_allclose(found[name].features, answer.features, atol=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(640, 416), (300, 500), (512, 512), (900, 300), (700, 640)])
+def test_boxes_are_those_of_torch_in_any_shape(
+    engine: OpenVinoEngine, real_predictor: Predictor, shape: tuple[int, int]
+) -> None:
+    image = grey(*shape)
+    found, expected = (e.detect(image, confidence=0.15) for e in (engine, real_predictor.engine))
+    assert len(expected.boxes) >= 10
+    np.testing.assert_array_equal(found.classes, expected.classes)
+    np.testing.assert_allclose(found.confidences, expected.confidences, atol=1e-3)
+    np.testing.assert_allclose(found.boxes, expected.boxes, atol=0.5)
+
+
+def test_a_second_start_compiles_nothing(
+    bundle: Bundle, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_files.EngineStore, "add", None)
+    again = openvino_loading.load(bundle, store=store, threads=2)
+    assert [m.name for m in again.models] == [m.name for m in bundle.ensemble.members] + [
+        "detector"
+    ]
+    assert again.class_names == CLASSES
+
+
+def test_compiled_networks_serve_without_checkpoints_and_without_torch(
+    manifests: Path, store: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "image.dcm"
+    file.write_bytes(builders.dicom(builders.pixels(480, 320)))
+    script = f"""
+import sys
+from pathlib import Path
+from spinexr.analysis import analyse
+from spinexr.inference.engines import EngineOptions
+from spinexr.inference.loading import load_predictor
+from spinexr.web import create_app
+predictor = load_predictor(Path({str(manifests)!r}), EngineOptions(store=Path({str(store)!r})))
+analysis = analyse(Path({str(file)!r}).read_bytes(), predictor=predictor, max_pixels=10**7)
+heavy = [m for m in ("torch", "torchvision", "timm", "ultralytics") if m in sys.modules]
+print(analysis.engine, len(analysis.prediction.members), heavy)
+predictor.close()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, env=environment(), capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().endswith("3 []")
+    assert done.stdout.startswith("openvino")
+
+
+def test_without_checkpoints_a_damaged_network_is_named(
+    manifests: Path, store: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "store"
+    shutil.copytree(store, copy, copy_function=os.link)
+    (damaged,) = copy.glob("yolo11n-*/network.xml")
+    damaged.unlink()
+    damaged.write_text("<net")
+    with pytest.raises(ModelsNotReadyError) as e:
+        openvino_loading.load(load_bundle(manifests), store=copy, threads=2)
+    assert [p.file for p in e.value.problems] == ["detection output/yolo11/weights/best.pt"]
+    assert "damaged" in e.value.problems[0].message
+
+
+def test_a_damaged_network_is_made_again(bundle: Bundle, store: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "store"
+    shutil.copytree(store, copy, copy_function=os.link)
+    (damaged,) = copy.glob("yolo11n-*/network.bin")
+    damaged.unlink()
+    damaged.write_bytes(b"half")
+    again = openvino_loading.load(bundle, store=copy, threads=2)
+    assert len(again.models) == 4
+    (mended,) = copy.glob("yolo11n-*/network.bin")
+    assert mended.stat().st_size > 1_000_000
+
+
+def test_without_anything_every_missing_file_is_named(manifests: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelsNotReadyError) as e:
+        openvino_loading.load(load_bundle(manifests), store=tmp_path / "none", threads=2)
+    assert {p.code for p in e.value.problems} == {"file_missing"}
+    assert len(e.value.problems) == 4
+
+
+def test_a_changed_checkpoint_is_refused(
+    untrained_root: Path, store: Path, manifests: Path
+) -> None:
+    wrong = manifests / "ensemble output/resnet50_optimized/model_best.pth"
+    wrong.parent.mkdir()
+    wrong.write_bytes(b"other weights")
+    with pytest.raises(ModelsNotReadyError, match="SHA-256"):
+        openvino_loading.load(load_bundle(manifests), store=store, threads=2)
+
+
+def test_a_store_that_cannot_be_written_costs_a_warning_not_the_answer(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    logger = logging.getLogger("spinexr")
+    monkeypatch.setattr(logger, "propagate", True)
+    (tmp_path / "file").touch()
+    found = openvino_loading.load(bundle, store=tmp_path / "file/engines", threads=2)
+    assert len(found.models) == 4
+    assert "cannot be kept" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, "openvino"), ({"device": "cpu"}, "openvino"), ({"device": "cuda"}, "torch"),
+        ({"engine": "torch"}, "torch"), ({"engine": "openvino"}, "openvino"),
+    ],
+)  # fmt: skip
+def test_the_engine_fits_the_machine(
+    options: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "_NVIDIA_DRIVER", Path("/nowhere"))
+    assert engines._picked(EngineOptions(**options)) == expected  # type: ignore[arg-type]
