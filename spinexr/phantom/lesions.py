@@ -18,6 +18,7 @@ from spinexr.phantom.solids import Frame, Material, Vector, cone, plate, rotatio
 
 _Rng = np.random.Generator
 _SMALLEST_BOX_PX = 6.0
+_EVIDENT = 0.6  # exponent of a uniform number: below 1 leans to the severe
 _SEEN = 0.5  # least share of a facing direction that must lie in the plane of the film
 
 Points = list[Vector]
@@ -59,18 +60,24 @@ class Changes:
 def draw(
     levels: Sequence[str], rng: _Rng, *, classes: Sequence[str], probabilities: Sequence[float]
 ) -> list[Finding]:
-    """One to three kinds of findings at levels of the film."""
+    """One to three kinds of findings at levels of the film.
+
+    What radiologists mark is evident more often than doubtful: severity ** (1 / _EVIDENT) is
+    uniform, so that a sixth of the findings is of the mildest third.
+    """
     kinds = rng.choice(
-        len(classes), size=int(rng.choice([1, 2, 3], p=[0.5, 0.35, 0.15])), replace=False,
+        len(classes), size=int(rng.choice([1, 2, 3], p=[0.3, 0.4, 0.3])), replace=False,
         p=np.asarray(probabilities) / np.sum(probabilities),
     )  # fmt: skip
     findings = []
     for kind in kinds:
         label = classes[int(kind)]
-        several = int(rng.integers(2, 6)) if label == "Osteophytes" else int(rng.integers(1, 3))
+        several = int(rng.integers(2, 6)) if label == "Osteophytes" else int(rng.integers(1, 4))
         several = 1 if label == "Surgical implant" else several
         chosen = rng.choice(len(levels), size=min(several, len(levels)), replace=False)
-        findings += [Finding(label, levels[int(n)], float(rng.random())) for n in chosen]
+        findings += [
+            Finding(label, levels[int(n)], float(rng.random()) ** _EVIDENT) for n in chosen
+        ]
     return findings
 
 

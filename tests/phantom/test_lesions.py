@@ -114,3 +114,16 @@ def test_dents_are_a_variant_of_normal() -> None:
         for d in lesions.dents(made.vertebrae, ["L2", "L3"], np.random.default_rng(seed))
     ]
     assert 0 < len(dents) < 20
+
+
+def test_findings_are_of_every_severity_and_more_often_evident_than_doubtful() -> None:
+    rng = np.random.default_rng(0)
+    drawn = [
+        lesions.draw(["L2", "L3", "L4"], rng, classes=CLASSES, probabilities=[1] * len(CLASSES))
+        for _ in range(400)
+    ]
+    severities = np.array([f.severity for findings in drawn for f in findings])
+    assert 0.1 < (severities < 1 / 3).mean() < 0.22
+    assert (severities > 2 / 3).mean() > 0.4
+    assert severities.min() < 0.05
+    assert {len({f.label for f in findings}) for findings in drawn} == {1, 2, 3}
