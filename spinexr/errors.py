@@ -68,6 +68,13 @@ class ConfigurationError(SpineXRError):
     title = "The configuration is not valid"
 
 
+class TrainingError(ConfigurationError):
+    """Training cannot go on; what was reached is kept and the message says how to continue."""
+
+    code = "training_stopped"
+    title = "Training stopped"
+
+
 # --- request --------------------------------------------------------------------------------------
 
 

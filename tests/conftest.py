@@ -17,12 +17,16 @@ from spinexr.web.models import Models
 from tests.fakes import FakeEngine, fake_bundle
 
 _HEAVY_FIXTURES = ("untrained_root", "real_predictor", "server", "phantom_root")
+_HEAVY_MODULES = ("test_train",)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The fast ones first."""
     items.sort(
-        key=lambda item: any(f in _HEAVY_FIXTURES for f in getattr(item, "fixturenames", ()))
+        key=lambda item: (
+            item.path.stem in _HEAVY_MODULES
+            or any(f in _HEAVY_FIXTURES for f in getattr(item, "fixturenames", ()))
+        )
     )
 
 

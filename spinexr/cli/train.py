@@ -86,6 +86,10 @@ def _of_classifiers(command: _F) -> _F:
                 show_default=True,
             ),
             click.option(
+                "--initial", type=click.Path(exists=True, file_okay=False, path_type=Path),
+                help="Root of a bundle to start from instead of ImageNet weights.",
+            ),
+            click.option(
                 "--search", is_flag=True,
                 help="Choose member weights and cut-off on validation, not the standard ones.",
             ),
@@ -165,6 +169,7 @@ def _run(given: dict[str, Any], *, members: tuple[str, ...] = (), detect: bool =
         out=given["out"],
         name=given["name"],
         training_data=TrainingData(kind) if kind else None,
+        initial=given.get("initial"),
         resume=given["resume"],
         half=given["half"],
         device=given["device"],

@@ -136,7 +136,7 @@ def decoded(
     centers, strides = _anchors(rows, columns)
     scores = 1.0 / (1.0 + np.exp(-logits))
     chosen = np.flatnonzero(scores.max(0) > confidence)
-    bins = distances[:, chosen].reshape(4, -1, len(chosen))
+    bins = distances[:, chosen].reshape(4, len(distances) // 4, len(chosen))
     weights = np.exp(bins - bins.max(1, keepdims=True))
     weights /= weights.sum(1, keepdims=True)
     left, top, right, bottom = np.einsum("sbn,b->sn", weights, np.arange(bins.shape[1]))

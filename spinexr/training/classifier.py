@@ -17,15 +17,17 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
+from spinexr.errors import TrainingError
 from spinexr.evaluation.classification import expected_calibration_error
 from spinexr.inference.bundle import STANDARD_ENSEMBLE, Intensity
 from spinexr.inference.engines import torch_runtime
 from spinexr.inference.engines.processors import available_threads
+from spinexr.inference.engines.torch_checkpoints import load_classifier
 from spinexr.training import calibration
 from spinexr.training.augment import augmented, resized
 from spinexr.training.examples import Examples, Progress, TrainPart, prepare, silent
 from spinexr.training.networks import Learner, location_loss
-from spinexr.training.runs import BEST, LAST, RunFolder, TrainingError
+from spinexr.training.runs import BEST, LAST, RunFolder
 
 _MARGIN = 1.15  # side of prepared images over that of inputs, for turning and zooming
 _EMA = 0.998  # decay of the averaged weights that are validated and kept
@@ -50,6 +52,7 @@ class ClassifierOptions:
     validation_share: float = 0.1
     intensity: str = Intensity.STORED_MINMAX.value
     pretrained: bool = True  # ImageNet weights where they can be fetched
+    initial_sha256: str = ""  # of the checkpoint to start from instead; empty for none
     seed: int = 0
 
     def size_at(self, epoch: int) -> int:
@@ -74,6 +77,7 @@ def train(
     folder: RunFolder,
     options: ClassifierOptions,
     *,
+    initial: Path | None = None,
     resume: bool = False,
     device: str = "auto",
     command: str = "",
@@ -85,7 +89,11 @@ def train(
 
     The same options, data and machine give the same curve, in one go or resumed.
 
+    Args:
+        initial: a checkpoint of the same architecture to start from.
+
     Raises:
+        CheckpointError: `initial` does not hold the architecture.
         TrainingError: a loss that is not a number, a full disk, a device that went away, a run
             that does not fit; the last good checkpoint is kept.
     """
@@ -117,6 +125,8 @@ def train(
     loop = _Loop(
         architecture, options, len(part.training), where, folder, resumed=state is not None
     )
+    if initial is not None and state is None:
+        loop.start_from(initial)
     if state is not None:
         loop.restore(state)
         report(f"{architecture}: going on after epoch {loop.epoch}.")
@@ -150,7 +160,10 @@ class _Loop:
         self.epoch = 0
         self.rows: list[dict[str, float]] = []
         self.steps = max(1, images // options.batch)
-        self.learner = Learner(architecture, pretrained=options.pretrained and not resumed)
+        self.learner = Learner(
+            architecture,
+            pretrained=options.pretrained and not options.initial_sha256 and not resumed,
+        )
         network: Any = self.learner
         network.to(device, memory_format=torch.channels_last)
         self.averaged = copy.deepcopy(self.learner).requires_grad_(False)
@@ -168,6 +181,13 @@ class _Loop:
     def lost_device(self) -> bool:
         """Whether a RuntimeError may mean that the accelerator is gone."""
         return self.device.type != "cpu"
+
+    def start_from(self, checkpoint: Path) -> None:
+        """Take over the network of a checkpoint; what says where starts afresh."""
+        weights = load_classifier(checkpoint, self.architecture).state_dict()
+        self.learner.network.load_state_dict(weights)
+        self.averaged.network.load_state_dict(weights)
+        self.learner.initial = "given"
 
     def restore(self, state: dict[str, Any]) -> None:
         self.learner.load_state_dict(state["learner"])

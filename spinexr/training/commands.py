@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ from sklearn.metrics import roc_auc_score
 from spinexr import __version__
 from spinexr.datasets import phantoms
 from spinexr.domain import TrainingData
+from spinexr.errors import ConfigurationError
 from spinexr.evaluation.classification import expected_calibration_error
-from spinexr.inference.bundle import STANDARD_ENSEMBLE, Intensity
+from spinexr.inference.bundle import STANDARD_ENSEMBLE, Intensity, sha256_of
 from spinexr.inference.familiarity import save
 from spinexr.training import classifier, detector, familiarity, release, select
 from spinexr.training.classifier import ClassifierOptions, Trained
@@ -37,6 +38,7 @@ class Job:
     out: Path
     name: str = "own weights"
     training_data: TrainingData | None = None  # None: synthetic for phantoms, else unknown
+    initial: Path | None = None  # root of a bundle whose members to start from
     resume: bool = False
     half: bool = False
     device: str = "auto"
@@ -62,11 +64,13 @@ def train_classifiers(
     job.report(f"{len(part.training)} images to train on, {len(part.validation)} to validate.")
     for architecture in architectures:
         folder = job.run_folder(architecture)
+        initial = release.member_file(job.initial, architecture) if job.initial else None
         trained = classifier.train(
             architecture,
             part,
             folder,
-            options,
+            replace(options, initial_sha256=_sha256(initial) if initial else ""),
+            initial=initial,
             resume=job.resume and folder.exists(),
             device=job.device,
             command=job.command,
@@ -195,12 +199,28 @@ def _about(job: Job, part: TrainPart, seed: int, validation: dict[str, Any]) -> 
         name=job.name,
         training_data=kind,
         description=described,
-        command=[job.command],
+        commands=_commands(job),
         fingerprint=part.fingerprint,
         seed=seed,
         versions={"spinexr": __version__, "torch": torch.__version__},
         validation=validation,
     )
+
+
+def _sha256(checkpoint: Path) -> str:
+    try:
+        return sha256_of(checkpoint)
+    except OSError as e:
+        raise ConfigurationError(f"{checkpoint} cannot be read: {e.strerror}.") from e
+
+
+def _commands(job: Job) -> list[str]:
+    """What made the bundle, and before that what made the one it started from."""
+    earlier = []
+    if job.initial is not None:
+        for config in sorted((job.initial / RUNS).glob("*/config.json")):
+            earlier.append(str(json.loads(config.read_text(encoding="utf-8"))["command"]))
+    return list(dict.fromkeys([*earlier, job.command]))
 
 
 def _phantoms(root: Path) -> dict[str, Any] | None:

@@ -15,11 +15,12 @@ import torch
 from PIL import Image
 
 from spinexr.datasets.vindr import CLASSES, LabelledImage
+from spinexr.errors import TrainingError
 from spinexr.inference.bundle import Intensity
 from spinexr.inference.engines import torch_runtime
 from spinexr.inference.engines.processors import available_threads
 from spinexr.training.examples import Progress, TrainPart, each_grey, silent
-from spinexr.training.runs import RunFolder, TrainingError
+from spinexr.training.runs import RunFolder
 
 torch_runtime.prepare()
 

@@ -102,7 +102,7 @@ def about(
     name: str,
     training_data: TrainingData,
     description: str,
-    command: Sequence[str],
+    commands: Sequence[str],
     fingerprint: str,
     seed: int,
     versions: Mapping[str, str],
@@ -121,7 +121,7 @@ def about(
         "provenance": {
             "training_data": training_data.value,
             "description": description,
-            "commands": list(command),
+            "commands": list(commands),
             "data_fingerprint": fingerprint,
             "seed": seed,
             "versions": dict(versions),

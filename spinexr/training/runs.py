@@ -20,14 +20,10 @@ from typing import Any
 
 import torch
 
-from spinexr.errors import ConfigurationError
+from spinexr.errors import TrainingError
 
 LAST, BEST = "last.pt", "best.pt"
 _CONFIG, _CURVES, _PLOT = "config.json", "curves.csv", "curves.png"
-
-
-class TrainingError(ConfigurationError):
-    """Training cannot go on; what was reached is kept and the message says how to continue."""
 
 
 class RunFolder:

@@ -91,3 +91,14 @@ def test_decoding_is_that_of_the_network(shape: tuple[int, int]) -> None:
     np.testing.assert_allclose(found[:4, above], expected[0, :4, above].numpy(), atol=1e-2)
     np.testing.assert_allclose(found[4:, above], expected[0, 4:, above].numpy(), atol=1e-6)
     assert not found[:, ~above].any()
+
+
+def test_decoding_where_nothing_reaches_the_confidence_gives_no_box() -> None:
+    anchors = 64 // 8 * (64 // 8) + 64 // 16 * (64 // 16) + 64 // 32 * (64 // 32)
+    output = yolo.decoded(
+        np.zeros((64, anchors), np.float32), np.full((7, anchors), -9, np.float32), 64, 64,
+        confidence=0.15,
+    )  # fmt: skip
+    assert not output.any()
+    _, frame = yolo.letterbox(np.zeros((64, 64), np.uint8), 64)
+    assert len(yolo.detections(output, frame, confidence=0.15, iou=0.7, most=9).boxes) == 0

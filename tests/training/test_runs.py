@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from spinexr.training.runs import BEST, LAST, RunFolder, TrainingError
+from spinexr.errors import TrainingError
+from spinexr.training.runs import BEST, LAST, RunFolder
 
 CONFIG: dict[str, Any] = {"architecture": "a", "data": "f00d", "options": {"size": 64, "epochs": 2}}
 STATE = {"architecture": "a", "epoch": 1, "weights": {"w": torch.ones(3)}}

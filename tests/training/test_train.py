@@ -17,13 +17,14 @@ import torch
 
 from spinexr.datasets import phantoms
 from spinexr.domain import TrainingData
+from spinexr.errors import TrainingError
 from spinexr.inference.bundle import Intensity, load_bundle
 from spinexr.inference.engines import EngineOptions
 from spinexr.inference.loading import load_predictor
 from spinexr.training import classifier, examples
 from spinexr.training.classifier import ClassifierOptions
 from spinexr.training.examples import TrainPart
-from spinexr.training.runs import BEST, LAST, RunFolder, TrainingError
+from spinexr.training.runs import BEST, LAST, RunFolder
 from tests.processes import ROOT, environment, spinexr
 
 TOY = ("--size", "32", "--first-size", "32", "--batch", "8", "--from-scratch", "--device", "cpu")
@@ -162,6 +163,21 @@ def test_training_stops_early_when_validation_no_longer_gets_better(
     monkeypatch.setattr(classifier, "roc_auc_score", lambda *_: 0.5)
     trained = train(options=replace(OPTIONS, epochs=9, patience=2))
     assert trained.epochs == 3
+
+
+def test_a_run_can_start_from_a_checkpoint(train: Callable[..., Any], tmp_path: Path) -> None:
+    first = train("first")
+    checkpoint = tmp_path / "first.pth"
+    torch.save(first.network.state_dict(), checkpoint)
+    said: list[str] = []
+    still = replace(OPTIONS, epochs=1, learning_rate=1e-12, weight_decay=0.0)
+    second = train("second", options=still, initial=checkpoint, report=said.append)
+    assert any("given weights" in line for line in said)
+    fresh = train("third", options=replace(still, seed=5))
+    weight = "conv1.weight"
+    expected = first.network.state_dict()[weight]
+    assert torch.allclose(second.network.state_dict()[weight], expected, atol=1e-4)
+    assert not torch.allclose(fresh.network.state_dict()[weight], expected, atol=1e-2)
 
 
 def test_small_inputs_first_and_full_size_at_the_end() -> None:
