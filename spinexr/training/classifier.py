@@ -17,12 +17,12 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
-from spinexr.errors import TrainingError
+from spinexr.errors import ConfigurationError, TrainingError
 from spinexr.evaluation.classification import expected_calibration_error
 from spinexr.inference.bundle import STANDARD_ENSEMBLE, Intensity
 from spinexr.inference.engines import torch_runtime
 from spinexr.inference.engines.processors import available_threads
-from spinexr.inference.engines.torch_checkpoints import load_classifier
+from spinexr.inference.engines.torch_checkpoints import CheckpointError, load_classifier
 from spinexr.training import calibration
 from spinexr.training.augment import augmented, resized
 from spinexr.training.examples import Examples, Progress, TrainPart, prepare, silent
@@ -93,7 +93,7 @@ def train(
         initial: a checkpoint of the same architecture to start from.
 
     Raises:
-        CheckpointError: `initial` does not hold the architecture.
+        ConfigurationError: `initial` does not hold the architecture.
         TrainingError: a loss that is not a number, a full disk, a device that went away, a run
             that does not fit; the last good checkpoint is kept.
     """
@@ -109,6 +109,7 @@ def train(
         "device": where.type,
         "images": {"training": len(part.training), "validation": len(part.validation)},
     }
+    weights = _weights_of(initial, architecture) if initial is not None else None
     state = folder.resume(config) if resume else None
     if not resume:
         folder.start(config)
@@ -125,8 +126,8 @@ def train(
     loop = _Loop(
         architecture, options, len(part.training), where, folder, resumed=state is not None
     )
-    if initial is not None and state is None:
-        loop.start_from(initial)
+    if weights is not None:
+        loop.start_from(weights)
     if state is not None:
         loop.restore(state)
         report(f"{architecture}: going on after epoch {loop.epoch}.")
@@ -182,9 +183,8 @@ class _Loop:
         """Whether a RuntimeError may mean that the accelerator is gone."""
         return self.device.type != "cpu"
 
-    def start_from(self, checkpoint: Path) -> None:
-        """Take over the network of a checkpoint; what says where starts afresh."""
-        weights = load_classifier(checkpoint, self.architecture).state_dict()
+    def start_from(self, weights: dict[str, Tensor]) -> None:
+        """Take over a trained network; what says where starts afresh."""
         self.learner.network.load_state_dict(weights)
         self.averaged.network.load_state_dict(weights)
         self.learner.initial = "given"
@@ -306,6 +306,13 @@ class _Loop:
                 value.lerp_(now[name], 1 - decay)
             else:
                 value.copy_(now[name])
+
+
+def _weights_of(checkpoint: Path, architecture: str) -> dict[str, Tensor]:
+    try:
+        return load_classifier(checkpoint, architecture).state_dict()
+    except (CheckpointError, OSError) as e:
+        raise ConfigurationError(f"Training cannot start from {checkpoint}: it {e}") from e
 
 
 def _finish(

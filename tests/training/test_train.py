@@ -17,7 +17,7 @@ import torch
 
 from spinexr.datasets import phantoms
 from spinexr.domain import TrainingData
-from spinexr.errors import TrainingError
+from spinexr.errors import ConfigurationError, TrainingError
 from spinexr.inference.bundle import Intensity, load_bundle
 from spinexr.inference.engines import EngineOptions
 from spinexr.inference.loading import load_predictor
@@ -178,6 +178,16 @@ def test_a_run_can_start_from_a_checkpoint(train: Callable[..., Any], tmp_path: 
     expected = first.network.state_dict()[weight]
     assert torch.allclose(second.network.state_dict()[weight], expected, atol=1e-4)
     assert not torch.allclose(fresh.network.state_dict()[weight], expected, atol=1e-2)
+
+
+def test_a_checkpoint_of_another_network_is_no_start_and_claims_no_folder(
+    train: Callable[..., Any], tmp_path: Path
+) -> None:
+    checkpoint = tmp_path / "other.pth"
+    torch.save({"conv1.weight": torch.zeros(1)}, checkpoint)
+    with pytest.raises(ConfigurationError, match=r"other\.pth.*resnet18"):
+        train("run", initial=checkpoint)
+    assert not (tmp_path / "run").exists()
 
 
 def test_small_inputs_first_and_full_size_at_the_end() -> None:
