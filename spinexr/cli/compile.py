@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from pathlib import Path
 
 import click
@@ -21,14 +22,19 @@ from spinexr.errors import SpineXRError
 def compile_bundle(weights: Path | None, engines: Path | None) -> None:
     """Compile a bundle's networks for OpenVINO, so that serving needs no torch.
 
-    What is compiled already is left alone. Bring the folder and the manifests to a machine without
-    torch: the checkpoints can stay behind.
+    What is compiled already is left alone. Bring the folder, the manifests and familiarity.npz to a
+    machine without torch: the checkpoints can stay behind.
     """
     from spinexr.inference.engines import EngineOptions
     from spinexr.inference.loading import load_predictor
 
     settings = settings_with(weights=weights, engines=engines)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        settings.engines.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=settings.engines).close()
+    except OSError as e:
+        fail(f"{settings.engines} cannot be written: {e.strerror}.")
     try:
         options = EngineOptions(
             engine="openvino", store=settings.engines, threads=settings.inference_threads

@@ -77,7 +77,8 @@ def _of_classifiers(command: _F) -> _F:
                 help="Size of the inputs in the first epochs.  [default: 0.64 of --size]",
             ),
             click.option(
-                "--full-from", type=click.FloatRange(0, 1), default=0.6, show_default=True,
+                "--full-from", type=click.FloatRange(0, 1, max_open=True), default=0.6,
+                show_default=True,
                 help="Share of the epochs after which inputs have full size.",
             ),
             click.option("--batch", type=click.IntRange(min=2), default=32, show_default=True),

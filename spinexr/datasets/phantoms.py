@@ -26,6 +26,7 @@ from spinexr.phantom.projection import View
 _PROBABILITIES = (0.34, 0.15, 0.10, 0.09, 0.11, 0.12, 0.09)
 _ABNORMAL_STUDIES = 0.5
 ABOUT = "phantoms.json"  # beside the annotations: what made the dataset
+_REVISION = 2  # raised when the same plan gives other images
 _ATTEMPTS = 50  # at a patient whose findings show
 # The test part draws anatomy and film from wider ranges than train.
 _WIDE = {"train": 1.0, "test": 1.25}
@@ -89,7 +90,10 @@ def generate(plan: Plan, *, workers: int) -> Iterator[int]:
         for images in pool.map(_make_study, [(plan, n) for n in range(plan.studies)]):
             written += images
             yield len(images)
-    about = {"generator": "spinexr phantom", "version": __version__, **asdict(plan)}
+    about = {
+        "generator": "spinexr phantom", "version": __version__, "revision": _REVISION,
+        **asdict(plan),
+    }  # fmt: skip
     del about["out"]
     (plan.out / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     (plan.out / "annotations").mkdir()
@@ -179,10 +183,11 @@ def _make_image(
             **person,
             "PatientName": "Phantom^SpineXR",
             "PatientID": study_id,
+            "BurnedInAnnotation": None,  # letters may be; nothing is claimed
             "BodyPartExamined": scene.region.value,
             "StudyDescription": f"{scene.region.value} PHANTOM",
-            "SeriesDescription": f"{scene.region.value} {view.value}",
-            "ViewPosition": view.value,
+            "SeriesDescription": f"{scene.region.value} {geometry.view_position(view)}",
+            "ViewPosition": geometry.view_position(view),
             "ImagerPixelSpacing": [spacing, spacing],
             "WindowCenter": round(window * float(rng.uniform(0.46, 0.54))),
             "WindowWidth": round(window * float(rng.uniform(0.85, 1.0))),

@@ -16,6 +16,7 @@ with a cut-off, the 99th percentile of that on the same images.
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ Floats = npt.NDArray[np.float32]
 
 _QUANTILE = 0.99
 _VERSION = 1
+_DAMAGE = (zipfile.BadZipFile, zlib.error)
 
 
 class FamiliarityFileError(ValueError):
@@ -153,7 +155,7 @@ def load(file: Path, names: tuple[str, ...]) -> Familiarity:
                 )
                 for n, name in enumerate(found)
             }
-    except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as e:
+    except (KeyError, ValueError, TypeError, EOFError, AttributeError, *_DAMAGE) as e:
         if isinstance(e, FamiliarityFileError):
             raise
         raise FamiliarityFileError("is damaged or not a file of such statistics.") from e

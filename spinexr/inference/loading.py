@@ -49,5 +49,6 @@ def _familiarity(bundle: Bundle) -> Familiarity | None:
             raise ModelsNotReadyError(message, [Problem("familiarity_invalid", message, shown)])
         return familiarity.load(spec.familiarity, tuple(m.name for m in spec.members))
     except (FamiliarityFileError, OSError) as e:
-        message = f"{shown} {e}"
+        reason = f"cannot be read: {e.strerror}." if isinstance(e, OSError) else str(e)
+        message = f"{shown} {reason}"
         raise ModelsNotReadyError(message, [Problem("familiarity_invalid", message, shown)]) from e

@@ -94,7 +94,6 @@ class Patient:
     cobb_phase: float
     axial: float
     girth: float
-    wide: float  # multiplies the spread of everything; more in the test part
     age: int
     sex: str  # F or M
 
@@ -116,11 +115,10 @@ class Patient:
             lordosis=around(52, 12),
             kyphosis=around(32, 12),
             cervical_lordosis=around(24, 14),
-            cobb=float(rng.uniform(12, 45)) if scoliotic else float(rng.uniform(0, 7)),
+            cobb=wide * float(rng.uniform(12, 40)) if scoliotic else float(rng.uniform(0, 7)),
             cobb_phase=float(rng.uniform(0, 2 * np.pi)),
             axial=around(0, 6),
             girth=around(1.0, 0.2) * (0.25 + 0.75 * grown),
-            wide=wide,
             age=age,
             sex=sex,
         )

@@ -28,7 +28,7 @@ WIDTH = 33
 SUPERQUADRIC, BODY, CONE, LUNG, PLATE = 0, 1, 2, 3, 4
 
 _FEWEST_SAMPLES, _MOST_SAMPLES = 7, 90
-_MOST_MEMBERS = 64
+MOST_MEMBERS = 64
 _JOIN = 1.5  # mm over which the solids of a group flow into one another
 
 
@@ -182,10 +182,10 @@ def integrate(
     rows, columns = attenuation.shape
     outer = np.empty(_MOST_SAMPLES + 1)
     core = np.empty(_MOST_SAMPLES + 1)
-    near, far = np.empty(_MOST_MEMBERS), np.empty(_MOST_MEMBERS)
-    window = np.empty((_MOST_MEMBERS, 4), np.int64)
-    rowed, hit = np.empty(_MOST_MEMBERS, np.int64), np.empty(_MOST_MEMBERS, np.int64)
-    origin, along = np.empty((_MOST_MEMBERS, 3)), np.empty((_MOST_MEMBERS, 3))
+    near, far = np.empty(MOST_MEMBERS), np.empty(MOST_MEMBERS)
+    window = np.empty((MOST_MEMBERS, 4), np.int64)
+    rowed, hit = np.empty(MOST_MEMBERS, np.int64), np.empty(MOST_MEMBERS, np.int64)
+    origin, along = np.empty((MOST_MEMBERS, 3)), np.empty((MOST_MEMBERS, 3))
     for g in range(starts.shape[0] - 1):
         begin, count = starts[g], starts[g + 1] - starts[g]
         first_row, last_row, first_column, last_column = rows, -1, columns, -1

@@ -29,11 +29,11 @@ _FIELDS = {
 
 
 class View(StrEnum):
-    """DICOM View Position (0018,5101), PS3.3 C.8.1.2."""
+    """From where a patient is seen; `Geometry.view_position` says from which side."""
 
-    FRONTAL = "AP"
-    LATERAL = "LL"
-    OBLIQUE = "RAO"
+    FRONTAL = "frontal"
+    LATERAL = "lateral"
+    OBLIQUE = "oblique"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,6 +79,15 @@ class Geometry:
             marks, self.project, across=self.across, pixel_mm=self.pixel_mm,
             rows=self.rows, columns=self.columns,
         )  # fmt: skip
+
+    def view_position(self, view: View) -> str:
+        """DICOM View Position: which side was at the detector follows from the angle."""
+        if view is View.FRONTAL:
+            return "AP"
+        right = self.angle_deg > 0
+        if view is View.LATERAL:
+            return "RL" if right else "LL"
+        return "RAO" if right else "LAO"
 
     def project(self, point: Vector) -> tuple[float, float]:
         """(x, y) in pixels of a point in the world."""
@@ -199,6 +208,8 @@ def _integrals(groups: Groups, view: Geometry) -> tuple[film.Image, film.Image]:
     inside = np.zeros_like(total)
     if groups:
         angle = np.radians(view.angle_deg)
+        if max(map(len, groups)) > kernels.MOST_MEMBERS:  # compiled code would not notice
+            raise ValueError(f"a piece has more than {kernels.MOST_MEMBERS} solids")
         starts = np.cumsum([0, *(len(g) for g in groups)])
         kernels.integrate(
             np.array([row for group in groups for row in group]), starts,

@@ -1,7 +1,7 @@
 """Changes of a radiograph that leave its findings what they are, in plausible measure.
 
-Nothing is turned upside down, no contrast is inverted, and nothing is cut away that a radiographer
-would keep.
+Nothing is turned upside down and no contrast is inverted. Zooming and shifting may cut off a tenth
+at a side, where findings are rare.
 """
 
 from __future__ import annotations

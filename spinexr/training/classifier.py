@@ -20,14 +20,13 @@ from torch import Tensor, nn
 from spinexr.errors import ConfigurationError, TrainingError
 from spinexr.evaluation.classification import expected_calibration_error
 from spinexr.inference.bundle import STANDARD_ENSEMBLE, Intensity
-from spinexr.inference.engines import torch_runtime
 from spinexr.inference.engines.processors import available_threads
 from spinexr.inference.engines.torch_checkpoints import CheckpointError, load_classifier
 from spinexr.training import calibration
 from spinexr.training.augment import augmented, resized
 from spinexr.training.examples import Examples, Progress, TrainPart, prepare, silent
 from spinexr.training.networks import Learner, location_loss
-from spinexr.training.runs import BEST, LAST, RunFolder
+from spinexr.training.runs import BEST, LAST, RunFolder, pick_device
 
 _MARGIN = 1.15  # side of prepared images over that of inputs, for turning and zooming
 _EMA = 0.998  # decay of the averaged weights that are validated and kept
@@ -97,7 +96,7 @@ def train(
         TrainingError: a loss that is not a number, a full disk, a device that went away, a run
             that does not fit; the last good checkpoint is kept.
     """
-    where = torch_runtime.pick_device(device)
+    where = pick_device(device)
     torch.set_num_threads(available_threads())
     torch.set_flush_denormal(True)  # tiny numbers are a hundred times slower and change nothing
     config = {
@@ -117,12 +116,16 @@ def train(
     store = cache or folder.path / "cache"
     sides = {s: math.ceil(s * _MARGIN) for s in (options.first_size, options.size)}
     training = {
-        size: prepare(part.training, side=side, intensity=intensity, cache=store, progress=progress)
+        size: prepare(
+            part.training, side=side, intensity=intensity, cache=store,
+            fingerprint=part.fingerprint, progress=progress,
+        )
         for size, side in sides.items()
-    }
+    }  # fmt: skip
     validation = prepare(
-        part.validation, side=options.size, intensity=intensity, cache=store, progress=progress
-    )
+        part.validation, side=options.size, intensity=intensity, cache=store,
+        fingerprint=part.fingerprint, progress=progress,
+    )  # fmt: skip
     loop = _Loop(
         architecture, options, len(part.training), where, folder, resumed=state is not None
     )
@@ -135,7 +138,7 @@ def train(
         report(f"{architecture}: starting from {loop.learner.initial} weights on {where}.")
     while loop.epoch < options.epochs and not loop.out_of_patience:
         started = time.monotonic()
-        row = loop.run_epoch(training[options.size_at(loop.epoch)], validation, progress)
+        row = loop.guarded_epoch(training[options.size_at(loop.epoch)], validation, progress)
         row["seconds"] = time.monotonic() - started
         loop.keep(row)
         report(
@@ -158,7 +161,7 @@ class _Loop:
         self.architecture = architecture
         self.device = device
         self.folder = folder
-        self.epoch = 0
+        self.epoch = self.step = 0
         self.rows: list[dict[str, float]] = []
         self.steps = max(1, images // options.batch)
         self.learner = Learner(
@@ -193,7 +196,8 @@ class _Loop:
         self.learner.load_state_dict(state["learner"])
         self.averaged.load_state_dict(state["averaged"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # empty where the run was on a CPU until now
+            self.scaler.load_state_dict(state["scaler"])
         self.epoch = int(state["epoch"])
         self.rows = [dict(row) for row in state["rows"]]
 
@@ -222,6 +226,30 @@ class _Loop:
         )
         self.folder.record(self.rows)
 
+    def guarded_epoch(
+        self, training: Examples, validation: Examples, progress: Progress
+    ) -> dict[str, float]:
+        """An epoch, with a device that fails in it named.
+
+        Raises:
+            TrainingError: the device failed, or a loss is not a number.
+        """
+        try:
+            return self.run_epoch(training, validation, progress)
+        except RuntimeError as e:
+            if not self.lost_device():
+                raise
+            place = f"epoch {self.epoch + 1}, step {self.step + 1}"
+            if isinstance(e, torch.OutOfMemoryError):
+                raise TrainingError(
+                    f"The device {self.device} has too little memory in {place}: start again with "
+                    "a smaller --batch or --size."
+                ) from e
+            raise TrainingError(
+                f"The device {self.device} failed in {place}: {str(e).splitlines()[0]}. Go on "
+                "with --resume when it is back."
+            ) from e
+
     def run_epoch(
         self, training: Examples, validation: Examples, progress: Progress
     ) -> dict[str, float]:
@@ -237,6 +265,7 @@ class _Loop:
         for step, (images, abnormal, boxes) in enumerate(
             _batches(training, size, options.batch, self.steps, rng)
         ):
+            self.step = step
             loss = self._step(step, images, abnormal, boxes, balance)
             total += loss
             progress(f"{self.architecture} epoch {self.epoch + 1}", step + 1, self.steps)
@@ -256,36 +285,28 @@ class _Loop:
     ) -> float:
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate(step)
-        try:
-            with _autocast(self.device):
-                logit, where = self.learner(_to(images, self.device))
-            weight = torch.where(abnormal > 0, balance, 1.0).to(self.device)
-            loss = nn.functional.binary_cross_entropy_with_logits(
-                logit, abnormal.to(self.device), weight=weight
-            )
-            if self.options.location_weight:
-                loss = loss + self.options.location_weight * location_loss(where, boxes)
-            value = loss.item()
-            if not math.isfinite(value):
-                raise TrainingError(
-                    f"The loss is {value} in epoch {self.epoch + 1}, step {step + 1} of "
-                    f"{self.steps}. The checkpoints of epoch {self.epoch} are kept; start again "
-                    "with a lower --learning-rate."
-                )
-            self.optimizer.zero_grad(set_to_none=True)
-            scaled: Any = self.scaler.scale(loss)
-            scaled.backward()
-            self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.learner.parameters(), 5.0)
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-        except RuntimeError as e:
-            if not self.lost_device():
-                raise
+        with _autocast(self.device):
+            logit, where = self.learner(_to(images, self.device))
+        weight = torch.where(abnormal > 0, balance, 1.0).to(self.device)
+        loss = nn.functional.binary_cross_entropy_with_logits(
+            logit, abnormal.to(self.device), weight=weight
+        )
+        if self.options.location_weight:
+            loss = loss + self.options.location_weight * location_loss(where, boxes)
+        value = loss.item()
+        if not math.isfinite(value):
             raise TrainingError(
-                f"The device {self.device} failed in epoch {self.epoch + 1}, step {step + 1}: "
-                f"{str(e).splitlines()[0]}. Go on with --resume when it is back."
-            ) from e
+                f"The loss is {value} in epoch {self.epoch + 1}, step {step + 1} of "
+                f"{self.steps}. The checkpoints of epoch {self.epoch} are kept; start again "
+                "with a lower --learning-rate."
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        scaled: Any = self.scaler.scale(loss)
+        scaled.backward()
+        self.scaler.unscale_(self.optimizer)
+        nn.utils.clip_grad_norm_(self.learner.parameters(), 5.0)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         self._average(self.epoch * self.steps + step)
         return value
 

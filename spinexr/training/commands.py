@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +17,13 @@ from spinexr.datasets import phantoms
 from spinexr.domain import TrainingData
 from spinexr.errors import ConfigurationError
 from spinexr.evaluation.classification import expected_calibration_error
-from spinexr.inference.bundle import STANDARD_ENSEMBLE, Intensity, sha256_of
+from spinexr.inference.bundle import (
+    ENSEMBLE_FOLDER,
+    MANIFEST,
+    STANDARD_ENSEMBLE,
+    Intensity,
+    sha256_of,
+)
 from spinexr.inference.familiarity import save
 from spinexr.training import classifier, detector, familiarity, release, select
 from spinexr.training.classifier import ClassifierOptions, Trained
@@ -55,7 +60,7 @@ def train_classifiers(
 ) -> None:
     """Train the members one after the other; write the manifest when all three are there.
 
-    A member whose checkpoint is finished is left alone when resuming.
+    A finished member is not trained again when resuming, only calibrated and written again.
 
     Raises:
         ConfigurationError: the data, or a run that does not fit; nothing finished is lost.
@@ -94,6 +99,7 @@ def finish_ensemble(job: Job, part: TrainPart, options: ClassifierOptions, *, se
     if missing:
         job.report(f"The manifest waits for {', '.join(missing)}.")
         return
+    _same_run(job, part, options)
     found = {a: r for a, r in results.items() if r is not None}
     abnormal = np.array([i.abnormal for i in part.validation])
     scores = {a: 1 / (1 + np.exp(-np.array(r["logits"]))) for a, r in found.items()}
@@ -116,7 +122,7 @@ def finish_ensemble(job: Job, part: TrainPart, options: ClassifierOptions, *, se
         point=point,
         size=options.size,
         intensity=options.intensity,
-        about=_about(job, part, options.seed, validation),
+        about=_about(job, part, options.seed, validation, _commands(job)),
     )
     job.report(
         f"ensemble: validation AUROC {validation['auroc']}, sensitivity "
@@ -132,6 +138,7 @@ def _write_familiarity(job: Job, part: TrainPart, options: ClassifierOptions) ->
             side=options.size,
             intensity=Intensity(options.intensity),
             cache=job.out / RUNS / "cache",
+            fingerprint=part.fingerprint,
             progress=job.progress,
         )
         for images in (part.training, part.validation)
@@ -172,21 +179,23 @@ def train_detector(job: Job, options: DetectorOptions) -> None:
         report=job.report,
         progress=job.progress,
     )
-    file = release.detector_file(job.out)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(trained.file, file)
+    detector.release_checkpoint(trained, release.detector_file(job.out))
     validation = {k: round(v, 4) for k, v in trained.validation.items()}
     release.write_detection_manifest(
         job.out,
         architecture=options.architecture,
         size=options.size,
         intensity=options.intensity,
-        about=_about(job, part, options.seed, validation | {"epochs": trained.epochs}),
+        about=_about(
+            job, part, options.seed, validation | {"epochs": trained.epochs}, [job.command]
+        ),
     )
     job.report(f"{options.architecture}: validation {validation}.")
 
 
-def _about(job: Job, part: TrainPart, seed: int, validation: dict[str, Any]) -> dict[str, Any]:
+def _about(
+    job: Job, part: TrainPart, seed: int, validation: dict[str, Any], commands: list[str]
+) -> dict[str, Any]:
     made = _phantoms(part.root)
     kind = job.training_data or (TrainingData.SYNTHETIC if made else TrainingData.UNKNOWN)
     described = (
@@ -199,7 +208,7 @@ def _about(job: Job, part: TrainPart, seed: int, validation: dict[str, Any]) -> 
         name=job.name,
         training_data=kind,
         description=described,
-        commands=_commands(job),
+        commands=commands,
         fingerprint=part.fingerprint,
         seed=seed,
         versions={"spinexr": __version__, "torch": torch.__version__},
@@ -214,13 +223,38 @@ def _sha256(checkpoint: Path) -> str:
         raise ConfigurationError(f"{checkpoint} cannot be read: {e.strerror}.") from e
 
 
+def _same_run(job: Job, part: TrainPart, options: ClassifierOptions) -> None:
+    """That every member was trained on this data with what an ensemble has in common.
+
+    Raises:
+        ConfigurationError: one was not; together they would be no ensemble.
+    """
+    shared = ("size", "intensity", "seed", "validation_share")
+    for architecture in ARCHITECTURES:
+        config = job.run_folder(architecture).config()
+        given = {k: config["options"].get(k) for k in shared}
+        wanted = {k: getattr(options, k) for k in shared}
+        if config["data"] != part.fingerprint or given != wanted:
+            raise ConfigurationError(
+                f"{architecture} was trained on other data or with another size, intensity or "
+                f"seed ({given}, not {wanted}), so the members are no ensemble: train it again, or "
+                "give another --out."
+            )
+
+
 def _commands(job: Job) -> list[str]:
-    """What made the bundle, and before that what made the one it started from."""
-    earlier = []
+    """What made the classifiers, and before that what made those they started from."""
+    earlier: list[str] = []
     if job.initial is not None:
-        for config in sorted((job.initial / RUNS).glob("*/config.json")):
-            earlier.append(str(json.loads(config.read_text(encoding="utf-8"))["command"]))
-    return list(dict.fromkeys([*earlier, job.command]))
+        try:
+            manifest = json.loads(
+                (job.initial / ENSEMBLE_FOLDER / MANIFEST).read_text(encoding="utf-8")
+            )
+            earlier = [str(c) for c in manifest["provenance"]["commands"]]
+        except (OSError, ValueError, KeyError, TypeError):
+            earlier = ["unknown: the bundle started from does not say"]
+    own = [str(job.run_folder(a).config().get("command")) for a in ARCHITECTURES]
+    return list(dict.fromkeys([*earlier, *own]))
 
 
 def _phantoms(root: Path) -> dict[str, Any] | None:

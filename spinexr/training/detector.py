@@ -15,19 +15,23 @@ import torch
 from PIL import Image
 
 from spinexr.datasets.vindr import CLASSES, LabelledImage
-from spinexr.errors import TrainingError
+from spinexr.errors import ConfigurationError, TrainingError
 from spinexr.inference.bundle import Intensity
 from spinexr.inference.engines import torch_runtime
 from spinexr.inference.engines.processors import available_threads
+from spinexr.inference.yolo import STRIDE
 from spinexr.training.examples import Progress, TrainPart, each_grey, silent
-from spinexr.training.runs import RunFolder
+from spinexr.training.runs import RunFolder, pick_device, save_whole
 
 torch_runtime.prepare()
 
 from ultralytics import YOLO  # noqa: E402  (the runtime must be prepared first)
+from ultralytics.nn.tasks import torch_safe_load  # noqa: E402
+from ultralytics.utils.torch_utils import strip_optimizer  # noqa: E402
 
 _ROOM = 1.2  # longest side of the images on disk over that of inputs, for zooming in
 _MAP50, _MAP50_95 = "metrics/mAP50(B)", "metrics/mAP50-95(B)"
+_RESUME = "resume.pt"  # the last whole checkpoint, copied so that it is never half
 _LAST, _BEST = Path("weights/last.pt"), Path("weights/best.pt")
 
 
@@ -78,9 +82,15 @@ def train(
         data: folder for the images in ultralytics' format; made once, used again.
 
     Raises:
-        TrainingError: a run that does not fit, a full disk, a device that went away.
+        ConfigurationError: a size that is no multiple of 32.
+        TrainingError: a run that does not fit, a full disk, a device that went away, a loss that
+            stays no number.
     """
-    where = torch_runtime.pick_device(device)
+    if options.size % STRIDE:
+        raise ConfigurationError(
+            f"The detector's input size must be a multiple of {STRIDE}, not {options.size}."
+        )
+    where = pick_device(device)
     config = {
         "architecture": options.architecture,
         "data": part.fingerprint,
@@ -90,23 +100,23 @@ def train(
         "device": where.type,
         "images": {"training": len(part.training), "validation": len(part.validation)},
     }
-    state = False
+    begun = False
     if resume:
         folder.check(config)
-        state = (folder.path / _LAST).exists()
+        begun = (folder.path / _LAST).exists() or (folder.path / _RESUME).exists()
     else:
         folder.start(config)
     description = write_dataset(part, data, options, progress=progress)
-    model: Any = YOLO(str(folder.path / _LAST) if state else f"{options.architecture}.yaml")
-    if options.pretrained and not state:
-        # Without a network there is nothing to fetch, and training starts from scratch.
-        with contextlib.suppress(Exception):
-            model.load(f"{options.architecture}.pt")
-    if state and model.ckpt.get("optimizer") is None:  # ultralytics strips finished runs of it
+    model = _begun(folder.path, options) if begun else _fresh(options)
+    if model is None:
         report(f"{options.architecture}: the run is finished.")
         return _finished(folder.path, part)
 
     def after_epoch(trainer: Any) -> None:
+        # ultralytics writes its checkpoints in place: a kill meanwhile would leave half of one.
+        whole = folder.path / _RESUME
+        shutil.copyfile(trainer.last, whole.with_suffix(".part"))
+        whole.with_suffix(".part").replace(whole)
         shown = {k: trainer.metrics.get(k, 0.0) for k in (_MAP50, _MAP50_95)}
         report(
             f"{options.architecture} epoch {trainer.epoch + 1}/{options.epochs}: validation mAP50 "
@@ -116,18 +126,83 @@ def train(
     model.add_callback("on_model_save", after_epoch)
     # On a CPU ultralytics offers no mixed precision; torch has it there in bfloat16.
     model.add_callback("on_pretrain_routine_end", _mixed_precision_on_cpu)
-    report(f"{options.architecture}: {'going on' if state else 'starting'} on {where.type}.")
+    report(f"{options.architecture}: {'going on' if begun else 'starting'} on {where.type}.")
+    place = {"data": str(description), "save_dir": str(folder.path.resolve())}
     try:
-        if state:
-            model.train(resume=True, device=where.type)
+        if begun:
+            model.train(resume=True, device=where.type, **place)
         else:
             model.train(**_arguments(folder.path, description, options, where))
+    except FileNotFoundError as e:
+        raise TrainingError(f"A file of the run is missing: {e}") from e
     except OSError as e:
         raise TrainingError(
             f"{folder.path} cannot be written: {e.strerror or e}. The last checkpoint is kept; "
             "make room and go on with --resume."
         ) from e
+    except RuntimeError as e:  # lost devices, and a loss that stays no number after its retries
+        epoch = getattr(model.trainer, "epoch", 0) + 1
+        raise TrainingError(
+            f"The detector's training stopped in epoch {epoch}: {str(e).splitlines()[0]}. The "
+            "last checkpoint is kept; go on with --resume."
+        ) from e
+    (folder.path / _RESUME).unlink(missing_ok=True)
     return _finished(folder.path, part)
+
+
+def _fresh(options: DetectorOptions) -> Any:
+    model: Any = YOLO(f"{options.architecture}.yaml")
+    if options.pretrained:
+        # Without a network there is nothing to fetch, and training starts from scratch.
+        with contextlib.suppress(Exception):
+            model.load(f"{options.architecture}.pt")
+    return model
+
+
+def _begun(folder: Path, options: DetectorOptions) -> Any:
+    """The model to go on with; None where the run was finished."""
+    last, whole = folder / _LAST, folder / _RESUME
+    if not whole.exists():
+        if _load(last).ckpt.get("optimizer") is None:  # stripped when the run ended
+            return None
+        whole = last
+    model = _load(whole)
+    scale = str((getattr(model.model, "yaml", None) or {}).get("scale"))
+    if scale != options.scale:
+        raise TrainingError(
+            f"{whole} holds a checkpoint of yolo11{scale}, not of {options.architecture}: it "
+            "belongs to another run."
+        )
+    if model.ckpt["epoch"] + 1 >= options.epochs:  # killed between the last epoch and the end
+        strip_optimizer(folder / _BEST)
+        return None
+    return model
+
+
+def _load(checkpoint: Path) -> Any:
+    try:
+        return YOLO(str(checkpoint))
+    # ultralytics raises TypeError, RuntimeError, AttributeError, … by kind of damage.
+    except Exception as e:
+        raise TrainingError(
+            f"{checkpoint} cannot be read ({type(e).__name__}): remove the run's folder and start "
+            "again."
+        ) from e
+
+
+def release_checkpoint(trained: TrainedDetector, file: Path) -> None:
+    """The best checkpoint without the paths that ultralytics keeps in it.
+
+    Raises:
+        TrainingError: it cannot be written.
+    """
+    checkpoint, _ = torch_safe_load(str(trained.file), safe_only=True)
+    for arguments in (checkpoint.get("train_args"), getattr(checkpoint["model"], "args", None)):
+        if isinstance(arguments, dict):
+            for key in ("data", "project", "name", "save_dir", "model", "resume"):
+                arguments.pop(key, None)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_whole(file, checkpoint)
 
 
 def write_dataset(
@@ -143,18 +218,23 @@ def write_dataset(
             "share": options.validation_share, "seed": options.seed}  # fmt: skip
     stamp = folder / "made.json"
     if stamp.exists() and json.loads(stamp.read_text(encoding="utf-8")) == made:
+        _describe(description)
         return description
     shutil.rmtree(folder, ignore_errors=True)
     for name, images in (("train", part.training), ("val", part.validation)):
         _write_side(folder, name, images, side, Intensity(options.intensity), progress)
-    names = "".join(f"  {n}: {label}\n" for n, label in enumerate(CLASSES))
-    description.write_text(
-        f"path: {json.dumps(str(folder.resolve()))}\ntrain: images/train\nval: images/val\n"
-        f"names:\n{names}",
-        encoding="utf-8",
-    )
+    _describe(description)
     stamp.write_text(json.dumps(made), encoding="utf-8")
     return description
+
+
+def _describe(description: Path) -> None:
+    """Written each time: the folder may have moved."""
+    names = "".join(f"  {n}: {label}\n" for n, label in enumerate(CLASSES))
+    folder = json.dumps(str(description.parent.resolve()))
+    description.write_text(
+        f"path: {folder}\ntrain: images/train\nval: images/val\nnames:\n{names}", encoding="utf-8"
+    )
 
 
 def _write_side(

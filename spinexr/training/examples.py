@@ -16,7 +16,7 @@ from PIL import Image
 
 from spinexr.datasets import vindr
 from spinexr.datasets.vindr import CLASSES, LabelledImage
-from spinexr.errors import ConfigurationError, SpineXRError
+from spinexr.errors import ConfigurationError, SpineXRError, TrainingError
 from spinexr.imaging import reader
 from spinexr.inference.bundle import Intensity
 from spinexr.inference.transforms import Grey, to_grey
@@ -88,15 +88,20 @@ def prepare(
     side: int,
     intensity: Intensity,
     cache: Path,
+    fingerprint: str = "",
     max_pixels: int = 10**8,
     progress: Progress = silent,
 ) -> Examples:
     """Read, normalise and resize images once; later calls take them from `cache`.
 
+    Args:
+        fingerprint: of the data; images of other data are never taken for these.
+
     Raises:
         ConfigurationError: a file cannot be read; it is named.
     """
-    key = hashlib.sha256("\n".join(i.image_id for i in images).encode()).hexdigest()[:12]
+    named = "\n".join([fingerprint, *(i.image_id for i in images)])
+    key = hashlib.sha256(named.encode()).hexdigest()[:12]
     stem = cache / f"{intensity.value}-{side}-{key}"
     pixels, shapes = stem.with_suffix(".npy"), stem.with_suffix(".shapes.npy")
     if not (pixels.exists() and shapes.exists()):
@@ -156,9 +161,12 @@ def _write_cache(
     max_pixels: int,
     progress: Progress,
 ) -> None:
-    part = pixels_file.with_suffix(".part")
+    part, shapes_part = pixels_file.with_suffix(".part"), shapes_file.with_suffix(".part")
     try:
+        # A full disk must be met here: within a mapping it would kill the process.
         pixels = np.lib.format.open_memmap(part, "w+", np.uint8, (len(images), side, side))
+        with part.open("rb+") as stream:
+            _reserve(stream.fileno(), part.stat().st_size)
         shapes = []
         greys = each_grey(images, size=(side, side), intensity=intensity, max_pixels=max_pixels)
         for n, (grey, shape) in enumerate(greys):
@@ -166,10 +174,20 @@ def _write_cache(
             shapes.append(shape)
             progress(f"Reading at {side} pixels", n + 1, len(images))
         pixels.flush()
+        with shapes_part.open("wb") as stream:
+            np.save(stream, np.array(shapes))
+        shapes_part.replace(shapes_file)
         part.replace(pixels_file)
-        np.save(shapes_file, np.array(shapes))
+    except OSError as e:
+        raise TrainingError(f"{pixels_file} cannot be written: {e.strerror}.") from e
     finally:
         part.unlink(missing_ok=True)
+        shapes_part.unlink(missing_ok=True)
+
+
+def _reserve(file: int, size: int) -> None:
+    if hasattr(os, "posix_fallocate"):  # not on macOS and Windows
+        os.posix_fallocate(file, 0, size)
 
 
 def _relative_boxes(image: LabelledImage, rows: int, columns: int) -> Boxes:

@@ -11,9 +11,9 @@ import numpy.typing as npt
 import torch
 
 from spinexr.inference import familiarity
-from spinexr.inference.engines import torch_runtime
 from spinexr.inference.engines.torch_checkpoints import load_classifier
 from spinexr.training.examples import Examples, Progress, silent
+from spinexr.training.runs import pick_device
 
 _COMPONENTS = 64  # 1.1 MB for the three standard members
 _MOST = 3000  # training images that the statistics are taken from
@@ -37,7 +37,7 @@ def fit(
         checkpoints: by member name, architecture and file.
         training, validation: prepared at the size of the inputs, not augmented.
     """
-    where = torch_runtime.pick_device(device)
+    where = pick_device(device)
     rng = np.random.default_rng(seed)
     count = min(_MOST, len(training))
     chosen = np.sort(rng.choice(len(training), count, replace=False))

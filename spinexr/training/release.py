@@ -21,6 +21,7 @@ from spinexr.inference.bundle import (
     STANDARD_ENSEMBLE,
     sha256_of,
 )
+from spinexr.training.runs import save_whole
 from spinexr.training.select import OperatingPoint
 
 FAMILIARITY = "familiarity.npz"
@@ -55,9 +56,7 @@ def write_member(file: Path, network: torch.nn.Module, *, half: bool) -> None:
         for name, tensor in network.state_dict().items()
     }
     file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(".part")
-    torch.save(state, part)
-    part.replace(file)
+    save_whole(file, state)
 
 
 def write_ensemble_manifest(

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from spinexr.errors import TrainingError
+from spinexr.inference.engines import torch_runtime
 
 LAST, BEST = "last.pt", "best.pt"
 _CONFIG, _CURVES, _PLOT = "config.json", "curves.csv", "curves.png"
@@ -75,6 +76,17 @@ class RunFolder:
         Raises:
             TrainingError: it was not, or there is no run.
         """
+        begun = self.config()
+        for key in ("architecture", "data", "options"):
+            if begun.get(key) != config[key]:
+                raise TrainingError(_difference(self.path, key, begun.get(key), config[key]))
+
+    def config(self) -> dict[str, Any]:
+        """What `start` was given.
+
+        Raises:
+            TrainingError: there is no run, or its file is damaged.
+        """
         try:
             begun = json.loads((self.path / _CONFIG).read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -83,9 +95,9 @@ class RunFolder:
             ) from None
         except (OSError, ValueError) as e:
             raise TrainingError(f"{self.path / _CONFIG} cannot be read: {e}.") from e
-        for key in ("architecture", "data", "options"):
-            if begun.get(key) != config[key]:
-                raise TrainingError(_difference(self.path, key, begun.get(key), config[key]))
+        if not isinstance(begun, dict):
+            raise TrainingError(f"{self.path / _CONFIG} is not the description of a run.")
+        return begun
 
     def load(self, name: str) -> dict[str, Any]:
         """A checkpoint of this run; weights only, no code runs.
@@ -111,22 +123,7 @@ class RunFolder:
         Raises:
             TrainingError: there is no space, or the folder is gone; the old one is kept.
         """
-        file = self.path / name
-        part = file.with_suffix(".part")
-        try:
-            with part.open("wb") as stream:
-                torch.save(dict(state), stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            part.replace(file)
-        # torch turns a full disk into RuntimeError where its zip writer meets it.
-        except (OSError, RuntimeError) as e:
-            part.unlink(missing_ok=True)
-            reason = e.strerror if isinstance(e, OSError) else "writing failed"
-            raise TrainingError(
-                f"{file} cannot be written: {reason}. The last good checkpoint is kept; make room "
-                "and go on with --resume."
-            ) from e
+        save_whole(self.path / name, dict(state))
 
     def record(self, rows: Sequence[Mapping[str, float]]) -> None:
         """Write all rows of the curves, as csv and as a plot."""
@@ -147,6 +144,41 @@ class RunFolder:
                 return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(stream)]
         except FileNotFoundError:
             return []
+
+
+def save_whole(file: Path, state: dict[str, Any]) -> None:
+    """`torch.save`, so that either the old file or the new one is there, whole.
+
+    Raises:
+        TrainingError: there is no space, or the folder is gone; the old one is kept.
+    """
+    part = file.with_suffix(".part")
+    try:
+        with part.open("wb") as stream:
+            torch.save(state, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        part.replace(file)
+    # torch turns a full disk into RuntimeError where its zip writer meets it.
+    except (OSError, RuntimeError) as e:
+        part.unlink(missing_ok=True)
+        reason = e.strerror if isinstance(e, OSError) else "writing failed"
+        raise TrainingError(
+            f"{file} cannot be written: {reason}. The last good checkpoint is kept; make room "
+            "and go on with --resume."
+        ) from e
+
+
+def pick_device(wanted: str) -> torch.device:
+    """`auto` → CUDA, then MPS, then CPU.
+
+    Raises:
+        TrainingError: the wanted device is not there.
+    """
+    try:
+        return torch_runtime.pick_device(wanted)
+    except RuntimeError as e:
+        raise TrainingError(f"{e} A run that began there can go on elsewhere.") from e
 
 
 def _difference(folder: Path, key: str, begun: Any, asked: Any) -> str:

@@ -53,7 +53,8 @@ def search(probabilities: Mapping[str, Floats], abnormal: npt.NDArray[np.bool_])
     shares = best[1]
     mean = np.array(shares) / parts @ scores
     false_positive, true_positive, cuts = roc_curve(abnormal, mean)
-    cut = float(cuts[int(np.argmax(true_positive - false_positive))])
+    # The first cut is infinite: it calls nothing abnormal, which no bundle may do by choice.
+    cut = float(cuts[1:][int(np.argmax((true_positive - false_positive)[1:]))])
     # `roc_curve` calls abnormal from the cut on, a bundle above it: step below that score.
     lower = mean[mean < cut]
     cut = (cut + float(lower.max())) / 2 if len(lower) else cut / 2

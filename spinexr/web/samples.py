@@ -39,7 +39,8 @@ def shipped() -> tuple[Sample, ...]:
         index = json.loads((FOLDER / "index.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return ()
-    return tuple(Sample(s["name"], s["title"], tuple(s["findings"])) for s in index)
+    samples = (Sample(s["name"], s["title"], tuple(s["findings"])) for s in index)
+    return tuple(s for s in samples if s.file.is_file())
 
 
 @blueprint.get("")

@@ -72,3 +72,10 @@ def test_the_search_gives_a_useful_member_the_weight_and_keeps_all() -> None:
     balanced = called[abnormal].mean() + (~called[~abnormal]).mean()
     others = [(mean > t)[abnormal].mean() + (mean <= t)[~abnormal].mean() for t in mean]
     assert balanced == pytest.approx(max(others))
+
+
+def test_a_search_over_useless_members_still_calls_something_abnormal() -> None:
+    abnormal = np.array([True, True, False, False])
+    backwards = np.array([0.1, 0.2, 0.8, 0.9])
+    point = select.search({"a": backwards, "b": backwards, "c": backwards}, abnormal)
+    assert point.threshold < 0.9

@@ -21,7 +21,7 @@ from spinexr.errors import ConfigurationError, TrainingError
 from spinexr.inference.bundle import Intensity, load_bundle
 from spinexr.inference.engines import EngineOptions
 from spinexr.inference.loading import load_predictor
-from spinexr.training import classifier, examples
+from spinexr.training import classifier, detector, examples
 from spinexr.training.classifier import ClassifierOptions
 from spinexr.training.examples import TrainPart
 from spinexr.training.runs import BEST, LAST, RunFolder
@@ -339,3 +339,39 @@ def test_a_killed_detector_run_goes_on(data: Path, tmp_path: Path) -> None:
     manifest = json.loads((tmp_path / "detection output/manifest.json").read_text())
     assert manifest["architecture"] == "yolo11n"
     assert manifest["provenance"]["validation"]["epochs"] == 4
+
+
+def test_a_size_that_the_detector_cannot_have_is_refused_before_training(
+    part: TrainPart, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigurationError, match="multiple of 32, not 500"):
+        detector.train(
+            part, RunFolder(tmp_path / "run"), detector.DetectorOptions(size=500), data=tmp_path
+        )
+    assert not (tmp_path / "run").exists()
+
+
+def test_members_of_different_runs_are_no_ensemble(bundle: Path, data: Path) -> None:
+    done = spinexr(
+        "train", "classifier", "--data", data, "--out", bundle, *TOY[:1], "48", *TOY[2:],
+        "--epochs", "1", "--member", "resnet50",
+    )  # fmt: skip
+    assert done.returncode == 1  # its own run is there already
+    config = bundle / "runs/resnet50/config.json"
+    before = config.read_text()
+    config.write_text(before.replace('"size": 32', '"size": 48'))
+    try:
+        done = spinexr(
+            "train", "classifier", "--data", data, "--out", bundle, *TOY, "--epochs", "2",
+            "--member", "densenet121", "--half", "--resume",
+        )  # fmt: skip
+    finally:
+        config.write_text(before)
+    assert done.returncode == 1
+    assert "resnet50 was trained on other data or with another size" in done.stderr
+
+
+def test_the_released_detector_tells_no_paths(bundle: Path) -> None:
+    content = (bundle / "detection output/yolo11/weights/best.pt").read_bytes()
+    assert str(bundle).encode() not in content
+    assert b"detector-data" not in content

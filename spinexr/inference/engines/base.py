@@ -63,7 +63,7 @@ class Engine(ABC):
 
     @abstractmethod
     def detect(self, grey: npt.NDArray[np.uint8], *, confidence: float) -> RawDetections:
-        """Lesion boxes with at least `confidence`.
+        """Lesion boxes above `confidence`.
 
         Args:
             grey: uint8 (H, W), 0 = black, any size.

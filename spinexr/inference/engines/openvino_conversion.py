@@ -79,8 +79,7 @@ def detector_writer(checkpoint: Path) -> Writer:
 
 def _convert(network: nn.Module, example: Tensor, shape: tuple[int, ...], file: Path) -> None:
     with torch.no_grad(), warnings.catch_warnings():
-        # Tracing fixes what depends on conditions; ours depend on nothing that changes later, and
-        # the result is compared with torch's before it is used.
+        # Tracing fixes what depends on conditions; ours depend on nothing that changes later.
         warnings.simplefilter("ignore", TracerWarning)
         converted = openvino.convert_model(network, example_input=example, input=[shape])
     openvino.save_model(converted, file, compress_to_fp16=False)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import logging
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from spinexr.errors import ModelsNotReadyError, Problem
@@ -57,7 +59,7 @@ def load(bundle: Bundle, *, store: Path, threads: int) -> OpenVinoEngine:
         shown = bundle.relative(network.checkpoint)
         try:
             digest = _digest(network)
-            found, engines = _obtain(network, digest, engines)
+            found = _obtain(network, digest, engines)
             architecture = str(found.about["architecture"])
             if network.name == "detector":
                 mismatch = bundle.detector.mismatch(architecture, tuple(found.about["classes"]))
@@ -137,12 +139,12 @@ def _digest(wanted: _Wanted) -> str:
     return digest
 
 
-def _obtain(wanted: _Wanted, digest: str, store: EngineStore) -> tuple[EngineFile, EngineStore]:
-    """The compiled network, and the store that now holds it."""
+def _obtain(wanted: _Wanted, digest: str, store: EngineStore) -> EngineFile:
+    """The compiled network, made if need be."""
     key = _key(wanted, digest)
     try:
         if found := store.find(key):
-            return found, store
+            return found
     except EngineFileError as e:
         _log.warning("compiled network discarded: %s", e)
         store.remove(key)
@@ -158,13 +160,22 @@ def _obtain(wanted: _Wanted, digest: str, store: EngineStore) -> tuple[EngineFil
     _log.info("compiling %s for OpenVINO %s", wanted.name, VERSION)
     write = wanted.writer()
     try:
-        return store.add(key, write), store
+        return store.add(key, write)
     except CheckpointError as e:
         raise _NotAvailableError(str(e)) from e
+    except (EngineFileError, RuntimeError) as e:
+        raise _NotAvailableError(f"cannot be compiled: {e}") from e
     except OSError as e:
         _log.warning("compiled networks cannot be kept in %s: %s", store.root.name, e.strerror)
-        store = EngineStore(Path(tempfile.mkdtemp(prefix="spinexr-engines-")))
-        return store.add(key, write), store
+        return _scratch_store().add(key, write)
+
+
+@cache
+def _scratch_store() -> EngineStore:
+    """Where networks live that cannot be kept, until the process ends."""
+    folder = tempfile.TemporaryDirectory(prefix="spinexr-engines-")
+    atexit.register(folder.cleanup)
+    return EngineStore(Path(folder.name))
 
 
 def _problem(shown: str, error: Exception) -> Problem:
