@@ -98,7 +98,7 @@ def train(
     """
     where = pick_device(device)
     torch.set_num_threads(available_threads())
-    torch.set_flush_denormal(True)  # tiny numbers are a hundred times slower and change nothing
+    torch.set_flush_denormal(True)  # denormal numbers are slow and change nothing
     config = {
         "architecture": architecture,
         "data": part.fingerprint,

@@ -22,7 +22,7 @@ from spinexr.inference.engines.base import (
 from spinexr.inference.engines.processors import available_threads
 
 VERSION = openvino.__version__.split("-")[0]
-# Radiographs of one archive have few shapes; each compiled detector costs some 50 MB.
+# Radiographs of one archive have few shapes, and each compiled detector takes memory.
 _MOST_SHAPES = 4
 
 
