@@ -73,13 +73,13 @@ def _of_classifiers(command: _F) -> _F:
             click.option("--epochs", type=click.IntRange(min=1), default=30, show_default=True),
             click.option("--size", type=click.IntRange(32, 1024), default=224, show_default=True),
             click.option(
-                "--first-size", type=click.IntRange(32, 1024),
-                help="Size of the inputs in the first epochs.  [default: 0.64 of --size]",
+                "--window", type=click.IntRange(32, 1024),
+                help="Side of the windows cut from images in the first epochs.  [default: half "
+                "of --size]",
             ),
             click.option(
-                "--full-from", type=click.FloatRange(0, 1, max_open=True), default=0.6,
-                show_default=True,
-                help="Share of the epochs after which inputs have full size.",
+                "--window-share", type=click.FloatRange(0, 1, max_open=True), default=0.5,
+                show_default=True, help="Share of the epochs that see windows.",
             ),
             click.option("--batch", type=click.IntRange(min=2), default=32, show_default=True),
             click.option(
@@ -185,8 +185,8 @@ def _run(given: dict[str, Any], *, members: tuple[str, ...] = (), detect: bool =
             options = ClassifierOptions(
                 epochs=given["epochs"],
                 size=size,
-                first_size=given["first_size"] or max(32, round(0.64 * size / 16) * 16),
-                full_from=given["full_from"],
+                window=given["window"] or max(32, size // 2),
+                window_share=given["window_share"],
                 batch=given["batch"],
                 learning_rate=given["learning_rate"],
                 **shared,

@@ -18,7 +18,7 @@ from spinexr.phantom.solids import Frame, Material, Vector, cone, plate, rotatio
 
 _Rng = np.random.Generator
 _SMALLEST_BOX_PX = 6.0
-_EVIDENT = 0.6  # exponent of a uniform number: below 1 leans to the severe
+_EVIDENT = 0.35  # exponent of a uniform number: below 1 leans to the severe
 _SEEN = 0.5  # least share of a facing direction that must lie in the plane of the film
 
 Points = list[Vector]
@@ -63,7 +63,7 @@ def draw(
     """One to three kinds of findings at levels of the film.
 
     What radiologists mark is evident more often than doubtful: severity ** (1 / _EVIDENT) is
-    uniform, so that a sixth of the findings is of the mildest third.
+    uniform, so that one finding in 23 is of the mildest third.
     """
     kinds = rng.choice(
         len(classes), size=int(rng.choice([1, 2, 3], p=[0.3, 0.4, 0.3])), replace=False,
@@ -112,7 +112,7 @@ def change_vertebrae(
                     setattr(v, part, getattr(v, part) * (0.76 - 0.3 * s))
             v.bend = v.bend + np.array([4.0 + 8 * s, 0.0, 0.0]) * (kind < 0.55)
         elif f.label == "Foraminal stenosis":
-            v.foramen = 0.72 - 0.42 * s
+            v.foramen = 0.68 - 0.43 * s
 
 
 def apply(
@@ -190,10 +190,10 @@ def _osteophytes(
     """Spurs at the end-plate corners, beaks up or down, denser at the rim; some bridge a disc."""
     v, w = vertebrae[f.level], vertebrae[below(f.level)]
     k = v.width / 45
-    bone = Material(0.40, 0.14, 1.0)
+    bone = Material(0.46, 0.20, 1.0)
     angles = np.array([0.0, np.pi, np.pi / 2, 0.25 * np.pi, 0.75 * np.pi])
     for angle in rng.choice(angles, size=int(rng.integers(1, 4)), replace=False):
-        size = (2.0 + 7.0 * f.severity * float(rng.uniform(0.6, 1.0))) * (0.6 + 0.4 * k)
+        size = (3.0 + 7.5 * f.severity * float(rng.uniform(0.6, 1.0))) * (0.6 + 0.4 * k)
         away = np.array([np.cos(angle), np.sin(angle), 0.0])
         across = np.array([-np.sin(angle), np.cos(angle), 0.0])
         bridge = f.severity > 0.6 and w.level != SACRAL and rng.random() < 0.25
@@ -339,7 +339,7 @@ def _foramen(
     v = vertebrae[f.level]
     k = v.width / 45
     bone = Material(0.40, 0.16, 1.0)
-    grow = 1.5 + 3.5 * f.severity
+    grow = 2.0 + 4.5 * f.severity
     points = []
     for side in (-1.0, 1.0):
         place = np.array([side * 15 * (0.6 + 0.4 * k), -v.depth / 2 - 10 * k, -0.42 * v.middle])
@@ -387,8 +387,8 @@ def _other(
         _enthesophyte(f, v, changes)
         return
     place = rng.uniform(-1, 1, 3) * [v.width * 0.25, v.depth * 0.25, v.middle * 0.2]
-    radius = (2.5 + 5.5 * float(rng.uniform(0.4, 1.0))) * (0.6 + 0.4 * v.width / 45)
-    strength = 0.10 + 0.35 * f.severity
+    radius = (3.5 + 6.0 * float(rng.uniform(0.4, 1.0))) * (0.6 + 0.4 * v.width / 45)
+    strength = 0.15 + 0.45 * f.severity
     turn = rotation()
     if kind < 0.5:
         half, stuff = rng.uniform(0.7, 1.1, 3) * radius, Material(strength, strength, 0.5)

@@ -17,8 +17,32 @@ Grey = npt.NDArray[np.uint8]
 
 def augmented(image: Grey, boxes: Boxes, size: int, rng: np.random.Generator) -> tuple[Grey, Boxes]:
     """A varied copy of (side, side) uint8 at (size, size), and where its boxes went."""
-    turned, boxes = _moved(image, boxes, size, rng)
-    return _exposed(turned, rng), boxes
+    middle = np.array([0.5, 0.5])
+    turned, boxes = _moved(image, boxes, size, rng, shown=1.0, focus=middle, jitter=0.05)
+    return _exposed(turned, rng), _visible(boxes)
+
+
+def window(
+    image: Grey,
+    boxes: Boxes,
+    size: int,
+    full: int,
+    focus: npt.NDArray[np.floating],
+    rng: np.random.Generator,
+) -> tuple[Grey, Boxes, bool]:
+    """A varied window, the boxes in it, and whether it shows a finding.
+
+    A finding is shown when half of its box lies within, or when it fills a quarter of the window.
+
+    Args:
+        size: side of the window, cut at the scale of an image of `full` pixels.
+        focus: (x, y) as shares of the image; lies in the window's middle half.
+    """
+    cut, boxes = _moved(image, boxes, size, rng, shown=size / full, focus=focus, jitter=0.25)
+    seen = boxes[:, :4].clip(0, 1)
+    inside = _areas(seen)
+    shows = (inside >= 0.5 * _areas(boxes)) | (inside >= 0.25)
+    return _exposed(cut, rng), _visible(boxes), bool((shows & (inside > 0)).any())
 
 
 def resized(image: Grey, size: int) -> Grey:
@@ -27,8 +51,22 @@ def resized(image: Grey, size: int) -> Grey:
     return result
 
 
-def _moved(image: Grey, boxes: Boxes, size: int, rng: np.random.Generator) -> tuple[Grey, Boxes]:
-    """Mirrored half of the time, turned, stretched and shifted a little."""
+def _moved(
+    image: Grey,
+    boxes: Boxes,
+    size: int,
+    rng: np.random.Generator,
+    *,
+    shown: float,
+    focus: npt.NDArray[np.floating],
+    jitter: float,
+) -> tuple[Grey, Boxes]:
+    """Mirrored half of the time, turned, stretched and shifted a little; boxes may leave it.
+
+    Args:
+        shown: share of the image's side that fills the result.
+        focus: (x, y) as shares of the image that come to lie in the middle, but for `jitter`.
+    """
     side = image.shape[0]
     mirror = -1.0 if rng.random() < 0.5 else 1.0
     angle = np.radians(rng.uniform(-7, 7))
@@ -38,19 +76,25 @@ def _moved(image: Grey, boxes: Boxes, size: int, rng: np.random.Generator) -> tu
     turn = np.array([[c * mirror, -s], [s * mirror, c]]) * zoom
     turn = np.array([[stretch, 0], [0, 1 / stretch]]) @ turn
     matrix = np.zeros((2, 3))
-    matrix[:, :2] = turn * size / side
-    middle = np.array([side / 2, side / 2])
-    shift = rng.uniform(-0.05, 0.05, 2) * size
-    matrix[:, 2] = np.array([size / 2, size / 2]) + shift - matrix[:, :2] @ middle
+    matrix[:, :2] = turn * size / (side * shown)
+    shift = rng.uniform(-jitter, jitter, 2) * size
+    matrix[:, 2] = size / 2 + shift - matrix[:, :2] @ (focus * side)
     moved = cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR)
-    if not len(boxes):
-        return moved, boxes
     corners = boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2) * side
     where = corners @ matrix[:, :2].T + matrix[:, 2]
     low, high = where.min(1) / size, where.max(1) / size
-    new = np.concatenate([low, high, boxes[:, 4:]], 1).astype(np.float32)
-    new[:, :4] = new[:, :4].clip(0, 1)
-    return moved, new[(new[:, 2] > new[:, 0]) & (new[:, 3] > new[:, 1])]
+    return moved, np.concatenate([low, high, boxes[:, 4:]], 1).astype(np.float32)
+
+
+def _visible(boxes: Boxes) -> Boxes:
+    """Boxes clipped to the image; those outside are dropped."""
+    clipped = boxes.copy()
+    clipped[:, :4] = clipped[:, :4].clip(0, 1)
+    return clipped[_areas(clipped) > 0]
+
+
+def _areas(boxes: Boxes) -> Boxes:
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
 
 
 def _exposed(image: Grey, rng: np.random.Generator) -> Grey:

@@ -16,7 +16,7 @@ from spinexr.imaging import reader
 from spinexr.inference.bundle import STANDARD_ENSEMBLE, Intensity
 from spinexr.inference.transforms import stored_minmax
 from spinexr.training import examples
-from spinexr.training.augment import augmented, resized
+from spinexr.training.augment import augmented, resized, window
 from spinexr.training.networks import cells_with_boxes
 
 
@@ -180,6 +180,40 @@ def test_boxes_follow_the_image_through_augmentation() -> None:
         # A turned square fills its box but for the corners.
         np.testing.assert_allclose(moved[0, :4], seen, atol=0.035)
         assert moved[0, 4] == 2
+
+
+def test_a_window_around_a_finding_shows_it_at_the_scale_of_the_image() -> None:
+    box = (0.70, 0.30, 0.80, 0.40)
+    image = square_image(box)
+    boxes = np.array([[*box, 2]], np.float32)
+    focus = np.array([0.75, 0.35])
+    for seed in range(30):
+        cut, moved, shows = window(image, boxes, 50, 100, focus, np.random.default_rng(seed))
+        assert cut.shape == (50, 50)
+        assert shows
+        x1, y1, x2, y2 = moved[0, :4] * 50
+        assert x2 - x1 == pytest.approx(10, abs=3.5)  # a tenth of 100 pixels, turned and zoomed
+        assert 12 < (x1 + x2) / 2 < 38
+        assert cut[int((y1 + y2) / 2), int((x1 + x2) / 2)] > cut[2:5, 2:5].mean() + 20
+
+
+def test_a_window_elsewhere_shows_nothing() -> None:
+    box = (0.70, 0.30, 0.80, 0.40)
+    boxes = np.array([[*box, 2]], np.float32)
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        _, moved, shows = window(square_image(box), boxes, 25, 100, np.array([0.2, 0.8]), rng)
+        assert not shows
+        assert len(moved) == 0
+
+
+def test_a_finding_larger_than_the_window_is_shown_where_it_fills_it() -> None:
+    box = (0.1, 0.1, 0.9, 0.9)
+    boxes = np.array([[*box, 2]], np.float32)
+    rng = np.random.default_rng(0)
+    _, moved, shows = window(square_image(box), boxes, 25, 100, np.array([0.5, 0.5]), rng)
+    assert shows
+    np.testing.assert_allclose(moved[0, :4], [0, 0, 1, 1])
 
 
 def test_augmentation_keeps_up_up_and_bright_bright() -> None:

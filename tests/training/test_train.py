@@ -27,9 +27,9 @@ from spinexr.training.examples import TrainPart
 from spinexr.training.runs import BEST, LAST, RunFolder
 from tests.processes import ROOT, environment, spinexr
 
-TOY = ("--size", "32", "--first-size", "32", "--batch", "8", "--from-scratch", "--device", "cpu")
+TOY = ("--size", "32", "--window", "32", "--batch", "8", "--from-scratch", "--device", "cpu")
 OPTIONS = ClassifierOptions(
-    epochs=3, size=32, first_size=32, batch=8, pretrained=False, validation_share=0.3
+    epochs=3, size=32, window=32, batch=8, pretrained=False, validation_share=0.3
 )
 SMALL = "resnet18"  # the loop knows nothing of the ensemble
 
@@ -161,7 +161,7 @@ def test_training_stops_early_when_validation_no_longer_gets_better(
     train: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(classifier, "roc_auc_score", lambda *_: 0.5)
-    trained = train(options=replace(OPTIONS, epochs=9, patience=2))
+    trained = train(options=replace(OPTIONS, epochs=9, patience=2, window_share=0.0))
     assert trained.epochs == 3
 
 
@@ -190,9 +190,14 @@ def test_a_checkpoint_of_another_network_is_no_start_and_claims_no_folder(
     assert not (tmp_path / "run").exists()
 
 
-def test_small_inputs_first_and_full_size_at_the_end() -> None:
-    options = ClassifierOptions(epochs=10, size=224, first_size=144, full_from=0.6)
-    assert [options.size_at(n) for n in range(10)] == [144] * 6 + [224] * 4
+def test_windows_first_and_whole_images_at_the_end() -> None:
+    options = ClassifierOptions(epochs=10, size=224, window=112, window_share=0.6)
+    assert [options.size_at(n) for n in range(10)] == [112] * 6 + [224] * 4
+
+
+def test_windows_larger_than_images_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="lower --window"):
+        ClassifierOptions(size=64, window=112)
 
 
 def test_another_architecture_is_not_resumed(train: Callable[..., Any]) -> None:
