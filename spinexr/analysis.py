@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from spinexr.domain import Analysis, DetectPolicy, Notice
 from spinexr.imaging import reader
+from spinexr.imaging.reader import Read
 from spinexr.inference.predictor import Predictor
 
 _UNFAMILIAR = Notice(
@@ -24,6 +25,7 @@ def analyse(
     detect: DetectPolicy = DetectPolicy.WHEN_ABNORMAL,
     allow_other_body_part: bool = False,
     candidates_from: float | None = None,
+    read: Read = reader.read,
 ) -> Analysis:
     """Analyse one radiograph.
 
@@ -32,6 +34,7 @@ def analyse(
         max_pixels: rows × columns may not exceed this.
         detect: when the lesion detector runs.
         allow_other_body_part: go on when the header names another body part than the spine.
+        read: what reads the file; `sandbox.Sandbox.read` where files are not trusted.
         candidates_from: also keep every box of at least this confidence, for evaluation.
 
     Raises:
@@ -39,9 +42,7 @@ def analyse(
     """
     with predictor.place():
         start = perf_counter()
-        radiograph = reader.read(
-            data, max_pixels=max_pixels, allow_other_body_part=allow_other_body_part
-        )
+        radiograph = read(data, max_pixels=max_pixels, allow_other_body_part=allow_other_body_part)
         read_ms = (perf_counter() - start) * 1000.0
         timed = predictor.predict(radiograph, detect=detect, candidates_from=candidates_from)
     notices = radiograph.notices

@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+
+_Scalar = TypeVar("_Scalar", bound=np.generic)
 
 
 class Photometric(StrEnum):
@@ -83,19 +85,40 @@ class Radiograph:
     """One decoded radiograph.
 
     stored: integer (H, W), the stored values as decoded, before Modality and VOI.
-    display: float32 (H, W) in 0–1 after Modality, VOI and polarity, 0 = black.
+    lowest: the smallest stored value.
+    levels: float32 (N,) in 0–1, the display level of each stored value from `lowest` up, after
+        Modality, VOI and polarity; 0 = black.
     """
 
     stored: npt.NDArray[np.integer[Any]]
-    display: npt.NDArray[np.float32]
+    lowest: int
+    levels: npt.NDArray[np.float32]
     photometric: Photometric
     spacing: PixelSpacing | None
     attributes: tuple[HeaderAttribute, ...]
     notices: tuple[Notice, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.stored.ndim != 2 or self.stored.shape != self.display.shape:
-            raise ValueError(f"shapes differ: {self.stored.shape}, {self.display.shape}")
+        if self.stored.ndim != 2 or self.levels.ndim != 1:
+            raise ValueError(f"not an image and a table: {self.stored.shape}, {self.levels.shape}")
+
+    @property
+    def display(self) -> npt.NDArray[np.float32]:
+        """float32 (H, W) in 0–1, as a reader sees it, 0 = black."""
+        return self.through(self.levels)
+
+    def through(self, table: npt.NDArray[_Scalar]) -> npt.NDArray[_Scalar]:
+        """(H, W): each stored value replaced by its entry in a table that starts at `lowest`.
+
+        Args:
+            table: (N,), an entry for each value that occurs.
+        """
+        # Signed values are looked up by their bits, so that no copy of the image is shifted first.
+        bits = 8 * self.stored.dtype.itemsize
+        whole = np.zeros(1 << bits, table.dtype)
+        whole[np.arange(self.lowest, self.lowest + len(table)) & ((1 << bits) - 1)] = table
+        result: npt.NDArray[_Scalar] = whole[self.stored.view(f"u{self.stored.dtype.itemsize}")]
+        return result
 
     @property
     def rows(self) -> int:

@@ -164,6 +164,21 @@ class ConstantImageError(UnanalysableError):
     title = "The image is empty"
 
 
+class DecoderCrashedError(UnanalysableError):
+    code = "decoder_crashed"
+    title = "The image data crashed the decoder"
+
+
+class DecodingTimeoutError(UnanalysableError):
+    code = "decoding_timeout"
+    title = "Decoding took too long"
+
+
+class DecodingMemoryError(UnanalysableError):
+    code = "decoding_memory"
+    title = "Decoding needs too much memory"
+
+
 # --- not ready ------------------------------------------------------------------------------------
 
 

@@ -17,6 +17,7 @@ from spinexr.domain import DetectPolicy
 from spinexr.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from spinexr.imaging.sandbox import SandboxOptions
     from spinexr.inference.engines import EngineOptions
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
@@ -112,6 +113,13 @@ class Settings:
     inference_threads: int = _setting(
         0, _integer(0, 256), "processor threads for the networks; 0 means all cores"
     )
+    readers: int = _setting(
+        2, _integer(1, 64), "processes that read and decode files, one file each at a time"
+    )
+    reader_memory_mb: int = _setting(
+        384, _integer(256, 65536), "address space of such a process, in MB"
+    )
+    reader_timeout_s: int = _setting(6, _integer(1, 600), "seconds that reading a file may take")
     queue: int = _setting(
         4, _integer(1, 255), "analyses that may run or wait at once; more are answered 503"
     )
@@ -146,6 +154,17 @@ class Settings:
             device=self.device,
             store=self.engines,
             threads=self.inference_threads,
+        )
+
+    @property
+    def sandbox_options(self) -> SandboxOptions:
+        """The limits of the processes that read files."""
+        from spinexr.imaging.sandbox import SandboxOptions  # late, as above
+
+        return SandboxOptions(
+            workers=self.readers,
+            memory_mb=self.reader_memory_mb,
+            timeout_s=self.reader_timeout_s,
         )
 
     def to_env(self) -> dict[str, str]:

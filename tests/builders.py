@@ -9,7 +9,7 @@ import numpy.typing as npt
 from pydicom import uid
 from pydicom.dataset import Dataset
 
-from spinexr.domain import Photometric
+from spinexr.domain import Photometric, Radiograph
 from spinexr.phantom import writer
 
 UIDS = writer.Uids.derived_from("tests")
@@ -71,3 +71,15 @@ LOSSY = {
     "jpeg_ls_near": uid.JPEGLSNearLossless,
     "jpeg_2000": uid.JPEG2000,
 }
+
+
+def radiograph(
+    stored: npt.NDArray[Any],
+    photometric: Photometric = Photometric.MONOCHROME2,
+    *,
+    inverted: bool = False,
+) -> Radiograph:
+    """A radiograph of stored values that displays them from the lowest to the highest."""
+    low, high = int(stored.min()), int(stored.max())
+    levels = np.linspace(0, 1, high - low + 1, dtype=np.float32)
+    return Radiograph(stored, low, 1 - levels if inverted else levels, photometric, None, ())

@@ -10,6 +10,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from spinexr.imaging import reader
 from spinexr.inference.predictor import Predictor
 from spinexr.settings import Settings
 from spinexr.web import create_app
@@ -57,7 +58,7 @@ def make_app(predictor: Predictor, spool: Path) -> Callable[..., Flask]:
     def make(**settings: object) -> Flask:
         models = Models(lambda: predictor)
         chosen: dict[str, Any] = {"uploads": spool, **settings}
-        app = create_app(Settings(**chosen), models=models)
+        app = create_app(Settings(**chosen), models=models, read=reader.read)
         models.wait()
         app.testing = False  # the error mapping is under test too
         return app

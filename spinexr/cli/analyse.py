@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from spinexr.errors import SpineXRError, TooLargeError
 
 if TYPE_CHECKING:
     from spinexr.domain import Analysis
+    from spinexr.imaging.reader import Read
     from spinexr.inference.predictor import Predictor
     from spinexr.settings import Settings
 
@@ -54,13 +56,17 @@ def analyse(
     One line each on standard output; refusals go to standard error. Exit status 0 when every file
     was analysed, 1 when not.
     """
+    from spinexr.imaging.sandbox import Sandbox
     from spinexr.inference.loading import load_predictor
 
     settings = settings_with(weights=weights, detect=DetectPolicy(detect) if detect else None)
     try:
         if out is not None:
             out.mkdir(parents=True, exist_ok=True)
+        sandbox = Sandbox(replace(settings.sandbox_options, workers=1))
+        wait = sandbox.start()
         predictor = load_predictor(settings.weights, settings.engine_options)
+        wait()
     except (SpineXRError, OSError) as e:
         fail(str(e))
 
@@ -72,7 +78,9 @@ def analyse(
     ) as progress:
         for file, name in zip(files, names, strict=True):
             try:
-                analysis = _analyse_file(file, predictor, settings, allow_other_body_part)
+                analysis = _analyse_file(
+                    file, predictor, settings, sandbox.read, allow_other_body_part
+                )
                 text = json.dumps({"file": str(file), **_document(analysis)}, ensure_ascii=False)
                 if out is not None:
                     _write(out, name, analysis, text)
@@ -87,6 +95,7 @@ def analyse(
                 _clear_line(watched)
                 _refuse(file, "unreadable_file", e.strerror or str(e), as_lines=as_lines)
             progress.update(1)
+    sandbox.close()
     sys.exit(FAILED if failed else 0)
 
 
@@ -98,7 +107,11 @@ def _refuse(file: Path, code: str, message: str, *, as_lines: bool) -> None:
 
 
 def _analyse_file(
-    file: Path, predictor: Predictor, settings: Settings, allow_other_body_part: bool
+    file: Path,
+    predictor: Predictor,
+    settings: Settings,
+    read: Read,
+    allow_other_body_part: bool,
 ) -> Analysis:
     from spinexr.analysis import analyse as run
 
@@ -113,6 +126,7 @@ def _analyse_file(
         max_pixels=settings.max_pixels,
         detect=settings.detect,
         allow_other_body_part=allow_other_body_part,
+        read=read,
     )
 
 

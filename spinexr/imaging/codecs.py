@@ -1,7 +1,7 @@
 """Pixel decoding: which transfer syntaxes are read, by which decoder, and the guard before it.
 
 pydicom drives the decoding (fragments, signs, unused bits); imagecodecs (BSD) decodes every JPEG
-family member and is registered with pydicom as a decoding plugin. RLE and uncompressed data are
+family member and RLE, and is registered with pydicom as a decoding plugin. Uncompressed data are
 pydicom's own.
 """
 
@@ -42,7 +42,17 @@ _PLUGIN = "imagecodecs"
 _FRAME_STARTS = (b"\xff\xd8\xff", b"\xff\x4f\xff")  # JPEG and JPEG-LS, JPEG 2000
 
 # What pydicom asks of a plugin module.
-DECODER_DEPENDENCIES = dict.fromkeys((*_JPEG, *_JPEG_LS, *_JPEG_2000), ("imagecodecs",))
+DECODER_DEPENDENCIES = dict.fromkeys(
+    (*_JPEG, *_JPEG_LS, *_JPEG_2000, uid.RLELossless), ("imagecodecs",)
+)
+
+_threads = 1
+
+
+def use_threads(threads: int) -> None:
+    """Let decoders that can use several threads, which is JPEG 2000's, use so many."""
+    global _threads
+    _threads = threads
 
 
 def is_available(transfer_syntax: str) -> bool:
@@ -53,8 +63,10 @@ def is_available(transfer_syntax: str) -> bool:
 def decode_frame(src: bytes, runner: DecodeRunner) -> bytes:
     """Decode one encoded frame to raw samples (called by pydicom)."""
     syntax = runner.transfer_syntax
+    if syntax == uid.RLELossless:
+        return _rle_frame(src, runner)
     if syntax in _JPEG_2000:
-        frame = imagecodecs.jpeg2k_decode(_jpeg_2000_codestream(src))
+        frame = imagecodecs.jpeg2k_decode(_jpeg_2000_codestream(src), numthreads=_threads)
     elif syntax in _JPEG_LS:
         frame = imagecodecs.jpegls_decode(src)
     else:
@@ -65,6 +77,16 @@ def decode_frame(src: bytes, runner: DecodeRunner) -> bytes:
     # The container follows the codestream's precision, which may be narrower than BitsAllocated.
     runner.set_option("bits_allocated", 8 * frame.dtype.itemsize)
     return bytes(np.ascontiguousarray(frame).data)
+
+
+def _rle_frame(src: bytes, runner: DecodeRunner) -> bytes:
+    """PS3.5 Annex G: one run-length segment for each byte of a sample, never beyond them."""
+    size = runner.bits_allocated // 8
+    expected = runner.rows * runner.columns * size
+    raw = imagecodecs.dicomrle_decode(src, dtype=np.dtype(f"<u{size}"), out=expected)
+    if len(raw) != expected:
+        raise ValueError(f"decoded {len(raw)} bytes, expected {expected}")
+    return bytes(raw)
 
 
 def _check_range(frame: npt.NDArray[Any], bits_stored: int, *, signed: bool) -> None:
@@ -107,15 +129,10 @@ def decode(dataset: Dataset, *, max_pixels: int) -> npt.NDArray[np.integer[Any]]
             _check_one_encapsulated_frame(dataset, rle=syntax == uid.RLELossless)
         else:
             _check_one_native_frame(dataset, rows * columns)
-        if syntax in DECODER_DEPENDENCIES:
+        if syntax in DECODER_DEPENDENCIES and syntax != uid.RLELossless:
             _check_codestream(dataset, rows, columns, max_pixels)
-        array, _ = get_decoder(syntax).as_array(
-            dataset,
-            index=0,
-            raw=True,
-            decoding_plugin=_PLUGIN if syntax in DECODER_DEPENDENCIES else "",
-        )
-    except (ImageTooLargeError, CorruptDicomError, SeveralFramesError):
+        array = _decoded(dataset, syntax)
+    except (ImageTooLargeError, CorruptDicomError, SeveralFramesError, MemoryError):
         raise
     # Decoders and pydicom raise nearly anything on damaged data, RuntimeError to MemoryError.
     except Exception as e:
@@ -129,6 +146,19 @@ def decode(dataset: Dataset, *, max_pixels: int) -> npt.NDArray[np.integer[Any]]
             f"but the header says {rows} rows by {columns} columns."
         )
     return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _decoded(dataset: Dataset, syntax: uid.UID) -> npt.NDArray[Any]:
+    decoder = get_decoder(syntax)
+    plugin = _PLUGIN if syntax in DECODER_DEPENDENCIES else ""
+    try:
+        array, _ = decoder.as_array(dataset, index=0, raw=True, decoding_plugin=plugin)
+    except (ValueError, RuntimeError):
+        if syntax != uid.RLELossless:
+            raise
+        # Some segments run on beyond the image, which pydicom's slower decoder forgives.
+        array, _ = decoder.as_array(dataset, index=0, raw=True, decoding_plugin="pydicom")
+    return array
 
 
 def _check_one_encapsulated_frame(dataset: Dataset, *, rle: bool) -> None:

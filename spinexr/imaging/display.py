@@ -1,12 +1,10 @@
 """Stored values → display values: Modality LUT, VOI LUT and polarity of PS3.3 C.11 and C.7.6.3.
 
-Everything is a function of the stored value alone, so it is computed once for each value that
-occurs between the image's minimum and maximum and then looked up.
+Everything is a function of the stored value alone, so it is computed once for each value from the
+image's minimum to its maximum and then looked up.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,23 +17,21 @@ from spinexr.imaging import header
 Values = npt.NDArray[np.float64]
 
 
-def render(
-    stored: npt.NDArray[np.integer[Any]], dataset: Dataset, photometric: Photometric
+def levels(
+    lowest: int, highest: int, dataset: Dataset, photometric: Photometric
 ) -> tuple[npt.NDArray[np.float32], tuple[Notice, ...]]:
-    """float32 (H, W) in 0–1, 0 = black, and what had to be ignored in the header.
+    """float32 (highest − lowest + 1,) in 0–1, 0 = black, and what had to be ignored in the header.
 
     Args:
-        stored: integer (H, W), at most 16 bits, not constant.
+        lowest, highest: of the stored values, different and of at most 16 bits.
     """
-    low, high = int(stored.min()), int(stored.max())
-    domain = np.arange(low, high + 1, dtype=np.int32)
-    levels, notices = _levels(domain, dataset)
+    domain = np.arange(lowest, highest + 1, dtype=np.int32)
+    found, notices = _levels(domain, dataset)
     inverse = header.optional(dataset, "PresentationLUTShape") == "INVERSE"
     # DX demands INVERSE together with MONOCHROME1 (PS3.3 C.8.11.3.1.2): one inversion, not two.
     if photometric is Photometric.MONOCHROME1 or inverse:
-        levels = 1.0 - levels
-    table = levels.astype(np.float32)
-    return table[np.subtract(stored, low, dtype=np.int32)], notices
+        found = 1.0 - found
+    return found.astype(np.float32), notices
 
 
 def _levels(domain: npt.NDArray[np.int32], dataset: Dataset) -> tuple[Values, tuple[Notice, ...]]:

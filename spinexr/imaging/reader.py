@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from pydicom.dataset import Dataset
 
 from spinexr.domain import Radiograph
@@ -9,6 +11,14 @@ from spinexr.imaging import codecs, dicom, display, gate, header
 
 # Room for a header beside the pixels when a deflated dataset is unpacked.
 _HEADER_BYTES = 16 * 1024 * 1024
+
+
+class Read(Protocol):
+    """Something that reads as `read` does, here or in another process."""
+
+    def __call__(
+        self, data: bytes, *, max_pixels: int, allow_other_body_part: bool = False
+    ) -> Radiograph: ...
 
 
 def read(data: bytes, *, max_pixels: int, allow_other_body_part: bool = False) -> Radiograph:
@@ -40,12 +50,14 @@ def radiograph_from(
     """
     notices = gate.check_header(dataset, allow_other_body_part=allow_other_body_part)
     stored = codecs.decode(dataset, max_pixels=max_pixels)
-    gate.check_pixels(stored)
+    lowest, highest = int(stored.min()), int(stored.max())
+    gate.check_range(lowest, highest)
     photometric = gate.photometric(dataset)
-    shown, display_notices = display.render(stored, dataset, photometric)
+    levels, display_notices = display.levels(lowest, highest, dataset, photometric)
     return Radiograph(
         stored=stored,
-        display=shown,
+        lowest=lowest,
+        levels=levels,
         photometric=photometric,
         spacing=header.pixel_spacing(dataset),
         attributes=header.shown_attributes(dataset),

@@ -110,7 +110,8 @@ class Predictor:
         stored = np.linspace(0, 4095, num=int(np.prod(_WARM_UP_SHAPE))).reshape(_WARM_UP_SHAPE)
         ramp = Radiograph(
             stored=stored.astype(np.uint16),
-            display=(stored / 4095).astype(np.float32),
+            lowest=0,
+            levels=np.linspace(0, 1, 4096, dtype=np.float32),
             photometric=Photometric.MONOCHROME2,
             spacing=None,
             attributes=(),

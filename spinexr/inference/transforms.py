@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
@@ -22,8 +20,9 @@ def to_grey(radiograph: Radiograph, intensity: Intensity) -> Grey:
         ConstantImageError: nothing is left of the image under the rule.
     """
     if intensity is Intensity.STORED_MINMAX:
-        return stored_minmax(radiograph.stored, radiograph.photometric)
-    grey = (radiograph.display * 255.0).astype(np.uint8)
+        return stored_minmax(radiograph)
+    table = (radiograph.levels * 255.0).astype(np.uint8)
+    grey = radiograph.through(table)
     if grey.min() == grey.max():
         raise ConstantImageError(
             "The file's own display settings leave one grey level of the image, and these weights "
@@ -32,25 +31,22 @@ def to_grey(radiograph: Radiograph, intensity: Intensity) -> Grey:
     return grey
 
 
-def stored_minmax(stored: npt.NDArray[np.integer[Any]], photometric: Photometric) -> Grey:
+def stored_minmax(radiograph: Radiograph) -> Grey:
     """The standard profile's rule on stored values, before Modality and VOI LUT.
 
     MONOCHROME1: maximum − v; then max(v, 0); float64 min–max × 255, truncated to uint8. The rule is
     evaluated once for each value from the minimum to the maximum and looked up, which gives the
     same bits as evaluating it for each pixel.
 
-    Args:
-        stored: integer (H, W), at most 16 bits.
-
     Raises:
         ConstantImageError: no two pixels differ after the clip at 0.
     """
-    low, high = int(stored.min()), int(stored.max())
-    values = np.arange(low, high + 1, dtype=np.int64)
-    if photometric is Photometric.MONOCHROME1:
-        values = high - values
+    # As many levels as values from the lowest to the highest, and both occur in the image, so these
+    # are the image's own extremes.
+    values = radiograph.lowest + np.arange(len(radiograph.levels), dtype=np.int64)
+    if radiograph.photometric is Photometric.MONOCHROME1:
+        values = values[-1] - values
     values = np.maximum(values, 0)
-    # `low` and `high` both occur in the image, so these are the image's own extremes.
     bottom, top = int(values.min()), int(values.max())
     if bottom == top:
         raise ConstantImageError(
@@ -58,8 +54,7 @@ def stored_minmax(stored: npt.NDArray[np.integer[Any]], photometric: Photometric
             "normalisation that these weights were trained with."
         )
     table = ((values.astype(np.float64) - bottom) / (top - bottom) * 255.0).astype(np.uint8)
-    grey: Grey = table[np.subtract(stored, low, dtype=np.int32)]
-    return grey
+    return radiograph.through(table)
 
 
 def classifier_input(grey: Grey, preprocessing: Preprocessing) -> npt.NDArray[np.float32]:

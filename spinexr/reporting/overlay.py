@@ -62,7 +62,8 @@ def as_jpeg(analysis: Analysis, *, budget_bytes: int = JPEG_BUDGET_BYTES) -> Ann
 
 def draw(analysis: Analysis, *, scale: float) -> Image.Image:
     """RGB picture of the radiograph at `scale` with its boxes, and the legend below it."""
-    grey = Image.fromarray(np.rint(analysis.radiograph.display * 255.0).astype(np.uint8))
+    radiograph = analysis.radiograph
+    grey = Image.fromarray(radiograph.through(np.rint(radiograph.levels * 255.0).astype(np.uint8)))
     if scale != 1.0:
         size = (max(1, round(grey.width * scale)), max(1, round(grey.height * scale)))
         grey = grey.resize(size, Image.Resampling.LANCZOS)

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from spinexr.errors import ConfigurationError, TrainingError
 from spinexr.evaluation.classification import expected_calibration_error
 from spinexr.inference.bundle import STANDARD_ENSEMBLE, Intensity
-from spinexr.inference.engines.processors import available_threads
 from spinexr.inference.engines.torch_checkpoints import CheckpointError, load_classifier
+from spinexr.processors import available_threads
 from spinexr.training import calibration
 from spinexr.training.augment import augmented, resized, window
 from spinexr.training.examples import Boxes, Examples, Progress, TrainPart, prepare, silent

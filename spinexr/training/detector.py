@@ -18,8 +18,8 @@ from spinexr.datasets.vindr import CLASSES, LabelledImage
 from spinexr.errors import ConfigurationError, TrainingError
 from spinexr.inference.bundle import Intensity
 from spinexr.inference.engines import torch_runtime
-from spinexr.inference.engines.processors import available_threads
 from spinexr.inference.yolo import STRIDE
+from spinexr.processors import available_threads
 from spinexr.training.examples import Progress, TrainPart, each_grey, silent
 from spinexr.training.runs import RunFolder, pick_device, save_whole
 

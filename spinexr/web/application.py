@@ -7,6 +7,8 @@ import logging
 from flask import Flask
 
 from spinexr import DISCLAIMER, __version__, spool
+from spinexr.imaging.reader import Read
+from spinexr.imaging.sandbox import Sandbox
 from spinexr.settings import PROJECT_ROOT, Settings
 from spinexr.web import errors, health, pages, presentation, requests, samples, security, upload
 from spinexr.web.models import Models
@@ -18,12 +20,15 @@ _MULTIPART_OVERHEAD_BYTES = 64 * 1024
 _MAX_FORM_PARTS = 16
 
 
-def create_app(settings: Settings | None = None, *, models: Models | None = None) -> Flask:
+def create_app(
+    settings: Settings | None = None, *, models: Models | None = None, read: Read | None = None
+) -> Flask:
     """Build the application and start loading its models.
 
     Args:
         settings: defaults to `Settings()`, not to the environment.
         models: a loader to use instead of one for `settings.weights`.
+        read: what reads files, instead of a sandbox.
 
     Raises:
         ConfigurationError: the spool cannot be written.
@@ -43,9 +48,10 @@ def create_app(settings: Settings | None = None, *, models: Models | None = None
     app.json.sort_keys = False  # type: ignore[attr-defined]  # of Flask's default provider
     _log_to_stderr(settings.log_level)
     spool.prepare(settings.uploads)
+    sandbox = Sandbox(settings.sandbox_options)
     if models is None:
-        models = Models.for_settings(settings)
-    app.extensions[EXTENSION] = State(settings=settings, models=models)
+        models = Models.for_settings(settings, sandbox)
+    app.extensions[EXTENSION] = State(settings=settings, models=models, read=read or sandbox.read)
 
     app.context_processor(lambda: {"disclaimer": DISCLAIMER, "version": __version__})
     presentation.register(app)

@@ -7,7 +7,8 @@ import threading
 from collections.abc import Callable
 from time import perf_counter
 
-from spinexr.errors import ModelsNotReadyError, Problem
+from spinexr.errors import DecoderCrashedError, ModelsNotReadyError, Problem
+from spinexr.imaging.sandbox import Sandbox
 from spinexr.inference.loading import load_predictor
 from spinexr.inference.predictor import Predictor
 from spinexr.settings import Settings
@@ -29,11 +30,24 @@ class Models:
         self._thread = threading.Thread(target=self._run, name="spinexr-loading", daemon=True)
 
     @classmethod
-    def for_settings(cls, settings: Settings) -> Models:
-        """Models of the bundle below `settings.weights`."""
-        return cls(
-            lambda: load_predictor(settings.weights, settings.engine_options, queue=settings.queue)
-        )
+    def for_settings(cls, settings: Settings, sandbox: Sandbox) -> Models:
+        """Models of the bundle below `settings.weights`, and the processes that read for them."""
+
+        def load() -> Predictor:
+            wait = sandbox.start()
+            try:
+                predictor = load_predictor(
+                    settings.weights, settings.engine_options, queue=settings.queue
+                )
+                wait()
+            except DecoderCrashedError as e:
+                raise ModelsNotReadyError(e.message, [Problem(e.code, e.message)]) from e
+            except ModelsNotReadyError:
+                sandbox.close()  # nothing will be read for models that are not there
+                raise
+            return predictor
+
+        return cls(load)
 
     def start(self) -> None:
         """Begin to load; returns at once."""

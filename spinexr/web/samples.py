@@ -76,6 +76,7 @@ def analysed(name: str) -> Response:
         predictor=state().models.predictor(),
         max_pixels=settings.max_pixels,
         detect=settings.detect,
+        read=state().read,
     )
     return answer(analysis)
 

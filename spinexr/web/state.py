@@ -7,6 +7,7 @@ from typing import cast
 
 from flask import current_app
 
+from spinexr.imaging.reader import Read
 from spinexr.settings import Settings
 from spinexr.web.models import Models
 
@@ -17,6 +18,7 @@ EXTENSION = "spinexr"
 class State:
     settings: Settings
     models: Models
+    read: Read
 
 
 def state() -> State:

@@ -46,6 +46,7 @@ def upload() -> Response:
         max_pixels=settings.max_pixels,
         detect=wanted.detect,
         allow_other_body_part=wanted.allow_other_body_part,
+        read=state().read,
     )
     return answer(analysis)
 

@@ -31,7 +31,9 @@ def render_with_notices(
     **attributes: Any,
 ) -> tuple[npt.NDArray[np.float32], tuple[Notice, ...]]:
     dataset = builders.dataset(stored, photometric=photometric, attributes=attributes)
-    return display.render(stored, dataset, photometric)
+    low, high = int(stored.min()), int(stored.max())
+    levels, notices = display.levels(low, high, dataset, photometric)
+    return levels[stored.astype(int) - low], notices
 
 
 def lut(descriptor: list[int], data: list[int]) -> Sequence:

@@ -8,7 +8,7 @@ import pydicom.data
 import pytest
 
 from spinexr.errors import SpineXRError
-from spinexr.imaging import dicom, gate, reader
+from spinexr.imaging import dicom, reader
 
 PIXELS = 40_000_000
 FOLDER = Path(pydicom.data.__file__).parent / "test_files"
@@ -110,4 +110,4 @@ def test_each_file_as_a_radiograph(name: str, outcome: tuple[int, int] | str) ->
     else:
         radiograph = reader.radiograph_from(dataset, max_pixels=PIXELS)
         assert radiograph.stored.shape == outcome
-        gate.check_pixels(radiograph.stored)
+        assert 0.0 <= radiograph.display.min() < radiograph.display.max() <= 1.0

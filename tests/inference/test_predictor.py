@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from spinexr.analysis import analyse
-from spinexr.domain import Agreement, DetectPolicy, Photometric, Prediction, Radiograph
+from spinexr.domain import Agreement, DetectPolicy, Prediction, Radiograph
 from spinexr.errors import BusyError, ModelOutputError
 from spinexr.inference.bundle import Flip, Intensity
 from spinexr.inference.engines.base import ClassifierOutput, RawDetections
@@ -19,9 +19,7 @@ from tests.fakes import ABNORMAL, NO_BOXES, NORMAL, FakeEngine, fake_bundle, raw
 
 
 def radiograph(seed: int = 0) -> Radiograph:
-    stored = builders.pixels(seed=seed)
-    display = (stored / 4095).astype(np.float32)
-    return Radiograph(stored, display, Photometric.MONOCHROME2, None, ())
+    return builders.radiograph(builders.pixels(seed=seed))
 
 
 def set_all(engine: FakeEngine, logit: float) -> None:
@@ -112,10 +110,7 @@ def test_logits_are_averaged_over_the_bundles_flips(engine: FakeEngine) -> None:
 
 
 def test_the_intensity_rule_is_the_bundles(engine: FakeEngine) -> None:
-    stored = builders.pixels()
-    shown = Radiograph(
-        stored, 1 - (stored / 4095).astype(np.float32), Photometric.MONOCHROME2, None, ()
-    )
+    shown = builders.radiograph(builders.pixels(), inverted=True)
     for intensity in Intensity:
         predictor = Predictor(fake_bundle(intensity=intensity), engine)
         predictor.predict(shown)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from spinexr.domain import Photometric, Radiograph
+from spinexr.domain import Photometric
 from spinexr.errors import ConstantImageError
 from spinexr.inference import transforms
 from spinexr.inference.bundle import Intensity
@@ -37,44 +38,39 @@ def test_the_table_gives_the_same_bits_as_the_formula(
 ) -> None:
     stored = builders.pixels(bits=bits, dtype=dtype, seed=seed)
     expected = straight(stored, photometric)
-    np.testing.assert_array_equal(transforms.stored_minmax(stored, photometric), expected)
+    np.testing.assert_array_equal(
+        transforms.stored_minmax(builders.radiograph(stored, photometric)), expected
+    )
 
 
 def test_offset_values_are_stretched_to_the_full_range() -> None:
     stored = builders.pixels(bits=8) + np.uint16(1000)
-    grey = transforms.stored_minmax(stored, MONOCHROME2)
+    grey = transforms.stored_minmax(builders.radiograph(stored))
     assert (grey.min(), grey.max()) == (0, 255)
 
 
 def test_an_image_that_the_rule_leaves_empty_is_an_error_not_black() -> None:
     stored = np.linspace(-500, -10, 64 * 64).reshape(64, 64).astype(np.int16)
     with pytest.raises(ConstantImageError, match="normalisation"):
-        transforms.stored_minmax(stored, MONOCHROME2)
+        transforms.stored_minmax(builders.radiograph(stored))
 
 
 def test_the_display_rule_follows_the_window() -> None:
-    radiograph = Radiograph(
-        stored=builders.pixels(),
-        display=np.linspace(0, 1, 160 * 112).reshape(160, 112).astype(np.float32),
-        photometric=MONOCHROME2,
-        spacing=None,
-        attributes=(),
-    )
+    radiograph = builders.radiograph(builders.pixels(), inverted=True)
     grey = transforms.to_grey(radiograph, Intensity.DISPLAY)
     assert grey.dtype == np.uint8
     np.testing.assert_array_equal(grey, (radiograph.display * 255).astype(np.uint8))
 
 
 def test_a_display_of_one_grey_level_is_an_error_not_an_input() -> None:
-    flat = Radiograph(
-        builders.pixels(), np.full((160, 112), 0.5, np.float32), MONOCHROME2, None, ()
-    )
+    stored = builders.pixels()
+    flat = replace(builders.radiograph(stored), levels=np.full(1 << 16, 0.5, np.float32))
     with pytest.raises(ConstantImageError, match="one grey level"):
         transforms.to_grey(flat, Intensity.DISPLAY)
 
 
 def test_the_classifier_input_is_resized_and_standardised_like_three_channels() -> None:
-    grey = transforms.stored_minmax(builders.pixels(), MONOCHROME2)
+    grey = transforms.stored_minmax(builders.radiograph(builders.pixels()))
     three = Image.fromarray(np.repeat(grey[..., None], 3, axis=2))
     resized = np.asarray(three.resize((32, 32), Image.Resampling.BILINEAR), np.float32)
     mean = np.array([0.485, 0.456, 0.406], np.float32)

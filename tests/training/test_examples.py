@@ -124,7 +124,7 @@ def test_prepared_images_are_what_serving_sees(part: examples.TrainPart, tmp_pat
 
     for n, image in enumerate(part.validation[:5]):
         radiograph = reader.read(image.file.read_bytes(), max_pixels=10**6)
-        grey = stored_minmax(radiograph.stored, radiograph.photometric)
+        grey = stored_minmax(radiograph)
         served = Image.fromarray(grey).resize((size, size), Image.Resampling.BILINEAR)
         np.testing.assert_array_equal(made.pixels[n], np.asarray(served))
         assert made.abnormal[n] == image.abnormal

@@ -18,6 +18,7 @@ from spinexr.errors import (
     SpineXRError,
     all_error_classes,
 )
+from spinexr.imaging.sandbox import Sandbox
 from spinexr.inference.predictor import Predictor
 from spinexr.settings import Settings
 from spinexr.web import create_app
@@ -40,7 +41,7 @@ def upload(client: FlaskClient, headers: dict[str, str] = JSON) -> object:
 def bare(tmp_path: Path) -> FlaskClient:
     """A client of an application without weights."""
     settings = Settings(weights=tmp_path, uploads=tmp_path / "uploads")
-    models = Models.for_settings(settings)
+    models = Models.for_settings(settings, Sandbox())
     app = create_app(settings, models=models)
     models.wait()
     return app.test_client()
@@ -115,7 +116,7 @@ def test_one_missing_checkpoint_is_never_a_partial_ensemble(tmp_path: Path) -> N
         file.parent.mkdir(parents=True)
         file.write_bytes(b"weights")
     settings = Settings(weights=tmp_path, uploads=tmp_path / "uploads")
-    models = Models.for_settings(settings)
+    models = Models.for_settings(settings, Sandbox())
     app = create_app(settings, models=models)
     models.wait()
     response = app.test_client().post(

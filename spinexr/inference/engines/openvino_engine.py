@@ -19,7 +19,7 @@ from spinexr.inference.engines.base import (
     LoadedModel,
     RawDetections,
 )
-from spinexr.inference.engines.processors import available_threads
+from spinexr.processors import available_threads
 
 VERSION = openvino.__version__.split("-")[0]
 # Radiographs of one archive have few shapes, and each compiled detector takes memory.

@@ -19,12 +19,12 @@ from spinexr.inference.engines.base import (
     LoadedModel,
     RawDetections,
 )
-from spinexr.inference.engines.processors import available_threads
 from spinexr.inference.engines.torch_checkpoints import (
     CheckpointError,
     load_classifier,
     load_detector,
 )
+from spinexr.processors import available_threads
 
 
 class TorchEngine(Engine):

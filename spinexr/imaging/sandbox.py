@@ -1,0 +1,178 @@
+"""Reading in sacrificial processes, so that no file can hurt the process that serves.
+
+Decoders are native code and files are hostile by accident: some crash a decoder, some never end,
+some ask for more memory than the machine has. Here a small pool of processes that hold nothing of
+value reads them, under a limit of memory and of time. What happens to one file costs that file an
+error and nobody else anything.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from multiprocessing.shared_memory import SharedMemory
+
+import numpy as np
+from pebble import ProcessExpired, ProcessPool
+
+from spinexr.domain import Radiograph
+from spinexr.errors import (
+    DecoderCrashedError,
+    DecodingMemoryError,
+    DecodingTimeoutError,
+    SpineXRError,
+)
+from spinexr.imaging import sandbox_worker as worker
+from spinexr.processors import available_threads
+
+_FILES_PER_WORKER = 500  # what leaks in a decoder leaks for so long
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxOptions:
+    """Limits of a pool of reading processes.
+
+    workers: processes, which read one file each at a time.
+    memory_mb: address space of each process, its own 170 MB included.
+    timeout_s: wall time for one file.
+    """
+
+    workers: int = 2
+    memory_mb: int = 384
+    timeout_s: float = 6.0
+
+
+class Sandbox:
+    """A pool of processes that read DICOM files. Threads may share it."""
+
+    def __init__(
+        self,
+        options: SandboxOptions | None = None,
+        *,
+        work: Callable[[worker.Request], worker.Reply | SpineXRError] = worker.read,
+    ) -> None:
+        """A pool that starts with `start` or with the first file.
+
+        Args:
+            work: what the processes do with a file.
+        """
+        self.options = options or SandboxOptions()
+        self._work = work
+        self._pool = ProcessPool(
+            max_workers=self.options.workers,
+            max_tasks=_FILES_PER_WORKER,
+            initializer=worker.confine,
+            initargs=(self.options.memory_mb, available_threads()),
+            # A fork would carry over this process's threads, locks and memory.
+            context=get_context("spawn"),
+        )
+
+    def read(
+        self, data: bytes, *, max_pixels: int, allow_other_body_part: bool = False
+    ) -> Radiograph:
+        """As `reader.read`, in another process.
+
+        Raises:
+            NotDicomError, UnanalysableError: as `reader.read`.
+            DecoderCrashedError, DecodingTimeoutError, DecodingMemoryError: the process did not
+                survive the file, or reached a limit.
+        """
+        name = f"spinexr-{uuid.uuid4().hex}"
+        with _shared(f"{name}-file", data) as file:
+            request = worker.Request(
+                file=file,
+                file_bytes=len(data),
+                pixels=f"{name}-pixels",
+                max_pixels=max_pixels,
+                allow_other_body_part=allow_other_body_part,
+            )
+            try:
+                return _with_pixels(self._run(request), request.pixels)
+            finally:
+                _remove(request.pixels)
+
+    def start(self) -> Callable[[], None]:
+        """Start the processes; what is returned waits until they are there.
+
+        Raises (when the wait ends):
+            DecoderCrashedError: they cannot start.
+        """
+        started = [self._pool.schedule(worker.ready) for _ in range(self.options.workers)]
+
+        def wait() -> None:
+            for future in started:
+                try:
+                    future.result()
+                except (ProcessExpired, MemoryError) as e:
+                    raise DecoderCrashedError(
+                        "The processes that read files cannot start within "
+                        f"{self.options.memory_mb} MB of memory."
+                    ) from e
+
+        return wait
+
+    def close(self) -> None:
+        """End the processes, whatever they are doing."""
+        self._pool.stop()  # type: ignore[no-untyped-call]
+        self._pool.join()
+
+    def _run(self, request: worker.Request) -> worker.Reply:
+        try:
+            reply: worker.Reply | SpineXRError = self._pool.schedule(
+                self._work, args=(request,), timeout=self.options.timeout_s
+            ).result()
+        except TimeoutError as e:
+            raise DecodingTimeoutError(
+                f"Reading the file took more than {self.options.timeout_s:g} seconds and was "
+                "stopped. The file may be damaged: export or copy it again."
+            ) from e
+        except ProcessExpired as e:
+            raise DecoderCrashedError(
+                "The decoder crashed on the image data (7FE0,0010). "
+                "The file is damaged: export or copy it again."
+            ) from e
+        except MemoryError as e:
+            raise DecodingMemoryError(
+                f"Reading the file needs more than the {self.options.memory_mb} MB of memory that "
+                "reading may use. The image is too large, or its compressed data are damaged."
+            ) from e
+        if isinstance(reply, SpineXRError):
+            raise reply
+        return reply
+
+
+def _with_pixels(reply: worker.Reply, name: str) -> Radiograph:
+    block = SharedMemory(name)
+    try:
+        shared: np.ndarray[tuple[int, ...], np.dtype[np.integer]] = np.ndarray(
+            reply.shape, reply.dtype, block.buf
+        )
+        stored = shared.copy()
+        del shared  # the block cannot be closed while an array looks at it
+    finally:
+        block.close()
+    return replace(reply.radiograph, stored=stored)
+
+
+@contextmanager
+def _shared(name: str, data: bytes) -> Iterator[str]:
+    block = SharedMemory(name, create=True, size=max(1, len(data)))
+    try:
+        np.ndarray(len(data), np.uint8, block.buf)[:] = np.frombuffer(data, np.uint8)
+        yield name
+    finally:
+        block.close()
+        block.unlink()
+
+
+def _remove(name: str) -> None:
+    """Remove what a process may have left: it cannot if it was killed."""
+    try:
+        block = SharedMemory(name)
+    except FileNotFoundError:
+        return
+    block.close()
+    block.unlink()

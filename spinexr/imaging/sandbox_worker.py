@@ -1,0 +1,93 @@
+"""What runs inside the processes of the sandbox. Imports pydicom, numpy and the codecs only."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass, replace
+from multiprocessing.shared_memory import SharedMemory
+
+# Linear algebra is not done here, and its threads would reserve more memory than may be used.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+
+import numpy as np
+
+from spinexr.domain import Radiograph
+from spinexr.errors import SpineXRError
+from spinexr.imaging import codecs, reader
+
+_MEBIBYTE = 1024 * 1024
+_LEAST_ROOM_BYTES = 32 * _MEBIBYTE  # of a radiograph of 4 megapixels and its file, twice
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A file in one block of shared memory, and the name of the block for its pixels."""
+
+    file: str
+    file_bytes: int
+    pixels: str
+    max_pixels: int
+    allow_other_body_part: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A radiograph whose `stored` is an empty stand-in: its pixels lie in shared memory."""
+
+    radiograph: Radiograph
+    shape: tuple[int, ...]
+    dtype: str
+
+
+def confine(memory_mb: int, threads: int) -> None:
+    """Give up what reading a file does not need; for the rest of this process.
+
+    Where a limit cannot be set, as on Windows, the process goes on without it.
+    """
+    codecs.use_threads(threads)
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        limit = memory_mb * _MEBIBYTE
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def ready() -> None:
+    """Says by its end that the process is there and has room to read a file.
+
+    Raises:
+        MemoryError: it has not.
+    """
+    bytearray(_LEAST_ROOM_BYTES)
+
+
+def read(request: Request) -> Reply | SpineXRError:
+    """Read a file; a refusal is returned, not raised, so that it travels without a traceback,
+    which could quote the file."""
+    file = SharedMemory(request.file)
+    try:
+        data = np.ndarray(request.file_bytes, np.uint8, file.buf).tobytes()
+    finally:
+        file.close()
+    try:
+        radiograph = reader.read(
+            data,
+            max_pixels=request.max_pixels,
+            allow_other_body_part=request.allow_other_body_part,
+        )
+    except SpineXRError as e:
+        return e.with_traceback(None)
+    stored = radiograph.stored
+    block = SharedMemory(request.pixels, create=True, size=stored.nbytes)
+    try:
+        shared: np.ndarray[tuple[int, ...], np.dtype[np.integer]] = np.ndarray(
+            stored.shape, stored.dtype, block.buf
+        )
+        shared[...] = stored
+        del shared
+    finally:
+        block.close()
+    stand_in = replace(radiograph, stored=np.empty((0, 0), stored.dtype))
+    return Reply(stand_in, stored.shape, stored.dtype.str)

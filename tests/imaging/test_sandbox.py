@@ -1,0 +1,161 @@
+"""Reading in processes of its own: the same answers, and no file hurts another."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from spinexr.errors import (
+    DecoderCrashedError,
+    DecodingMemoryError,
+    DecodingTimeoutError,
+    SpineXRError,
+)
+from spinexr.imaging import reader
+from spinexr.imaging.sandbox import Sandbox, SandboxOptions
+from tests import builders, hostile_work
+from tests.processes import ROOT, environment
+
+PIXELS = 10_000_000
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[Sandbox]:
+    made = Sandbox(SandboxOptions(timeout_s=60.0), work=hostile_work.work)
+    made.start()()
+    yield made
+    made.close()
+
+
+def assert_reads(sandbox: Sandbox) -> None:
+    pixels = builders.pixels()
+    found = sandbox.read(builders.dicom(pixels), max_pixels=PIXELS)
+    np.testing.assert_array_equal(found.stored, pixels)
+
+
+def blocks() -> list[str]:
+    return [f.name for f in Path("/dev/shm").glob("spinexr-*")]  # noqa: S108  (only looked at)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16"])
+def test_a_sandbox_reads_what_the_reader_reads(sandbox: Sandbox, dtype: str) -> None:
+    data = builders.dicom(builders.pixels(bits=8 if dtype == "uint8" else 12, dtype=dtype))
+    found, expected = (read(data, max_pixels=PIXELS) for read in (sandbox.read, reader.read))
+    np.testing.assert_array_equal(found.stored, expected.stored)
+    assert found.stored.dtype == expected.stored.dtype
+    np.testing.assert_array_equal(found.display, expected.display)
+    assert (found.attributes, found.notices) == (expected.attributes, expected.notices)
+    assert (found.spacing, found.photometric) == (expected.spacing, expected.photometric)
+
+
+@pytest.mark.parametrize("data", [b"", b"no DICOM", builders.dicom()[:900]])
+def test_refusals_are_those_of_the_reader_and_quote_no_traceback(
+    sandbox: Sandbox, data: bytes
+) -> None:
+    with pytest.raises(SpineXRError) as expected:
+        reader.read(data, max_pixels=PIXELS)
+    with pytest.raises(SpineXRError) as found:
+        sandbox.read(data, max_pixels=PIXELS)
+    assert type(found.value) is type(expected.value)
+    assert found.value.message == expected.value.message
+    assert found.value.__cause__ is None
+
+
+def test_limits_of_the_caller_hold_in_the_sandbox(sandbox: Sandbox) -> None:
+    with pytest.raises(SpineXRError) as e:
+        sandbox.read(builders.dicom(), max_pixels=1000)
+    assert e.value.code == "image_too_large"
+
+
+def test_crashes_cost_nobody_else_anything(sandbox: Sandbox) -> None:
+    with ThreadPoolExecutor(6) as threads:
+        crashes = [
+            threads.submit(sandbox.read, hostile_work.CRASH, max_pixels=PIXELS) for _ in range(4)
+        ]
+        others = [threads.submit(assert_reads, sandbox) for _ in range(8)]
+        for crash in crashes:
+            with pytest.raises(DecoderCrashedError, match="crashed on the image data"):
+                crash.result()
+        for other in others:
+            other.result()
+    assert_reads(sandbox)
+
+
+def test_memory_beyond_the_limit_is_refused_and_the_process_lives_on(sandbox: Sandbox) -> None:
+    with pytest.raises(DecodingMemoryError, match="384 MB"):
+        sandbox.read(hostile_work.HOARD, max_pixels=PIXELS)
+    assert_reads(sandbox)
+
+
+def test_what_does_not_end_is_stopped() -> None:
+    sandbox = Sandbox(SandboxOptions(workers=1, timeout_s=0.5), work=hostile_work.work)
+    sandbox.start()()
+    with pytest.raises(DecodingTimeoutError, match=r"0\.5 seconds"):
+        sandbox.read(hostile_work.HANG, max_pixels=PIXELS)
+    sandbox.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at Linux's shared memory")
+def test_nothing_stays_in_shared_memory(sandbox: Sandbox) -> None:
+    assert_reads(sandbox)
+    with pytest.raises(DecoderCrashedError):
+        sandbox.read(hostile_work.LATE_CRASH, max_pixels=PIXELS)
+    assert blocks() == []
+
+
+def test_a_limit_in_which_no_process_can_start_is_said() -> None:
+    sandbox = Sandbox(SandboxOptions(workers=1, memory_mb=1))
+    with pytest.raises(DecoderCrashedError, match="cannot start within 1 MB"):
+        sandbox.start()()
+    sandbox.close()
+
+
+def test_the_processes_hold_no_models_and_no_web_server() -> None:
+    """In a process of its own: here everything is imported already."""
+    code = (
+        "import sys, spinexr.imaging.sandbox_worker\n"
+        "heavy = {'torch', 'timm', 'ultralytics', 'openvino', 'cv2', 'flask'}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment(), capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="waits with Linux's pidfd")
+def test_a_killed_server_leaves_no_processes(tmp_path: Path) -> None:
+    script = tmp_path / "serve.py"
+    script.write_text(
+        "import multiprocessing, threading\n"
+        "from spinexr.imaging.sandbox import Sandbox\n"
+        "if __name__ == '__main__':\n"
+        "    sandbox = Sandbox()\n"
+        "    sandbox.start()()\n"
+        "    print(*(p.pid for p in multiprocessing.active_children()), flush=True)\n"
+        "    threading.Event().wait()\n"
+    )
+    server = subprocess.Popen(
+        [sys.executable, str(script)], cwd=ROOT, env=environment(PYTHONPATH=str(ROOT)),
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert server.stdout is not None
+    watched = [os.pidfd_open(int(pid)) for pid in server.stdout.readline().split()]
+    assert len(watched) == 2
+    server.send_signal(signal.SIGKILL)
+    server.wait()
+    server.stdout.close()
+    for process in watched:
+        ended, _, _ = select.select([process], [], [], 60)
+        assert ended
+        os.close(process)
