@@ -183,9 +183,21 @@ class Familiarity:
 
 
 @dataclass(frozen=True, slots=True)
+class ActivationMap:
+    """Where the classifiers saw "abnormal": values by row and column of an even grid over the
+    image, in logits. Positive ones speak for abnormal."""
+
+    values: tuple[tuple[float, ...], ...]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.values), len(self.values[0])
+
+
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """What the models said. `findings` is None when the detector did not run, `familiarity` when
-    the bundle cannot tell.
+    the bundle cannot tell, `activation` when the image is normal.
 
     `candidates` are all boxes above the confidence that a caller asked for, before any rule is
     applied to them: for evaluation, never for showing.
@@ -199,6 +211,7 @@ class Prediction:
     tentative_confidence: float
     candidates: tuple[Finding, ...] = ()
     familiarity: Familiarity | None = None
+    activation: ActivationMap | None = None
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.probability <= 1.0:  # also refuses NaN

@@ -105,6 +105,7 @@ class FakeEngine(Engine):
         )
         self.detections = raw((10, 20, 60, 90, 0.8, 0), (30, 40, 80, 120, 0.2, 1))
         self.feature = 0.0  # in every place of every member's features
+        self.activation = np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3)
         self.batches: list[npt.NDArray[np.float32]] = []
         self.detect_calls: list[float] = []
         self.models = tuple(
@@ -117,6 +118,7 @@ class FakeEngine(Engine):
             name: ClassifierOutput(
                 np.full(len(batch), logit, np.float32),
                 np.full((len(batch), FEATURES), self.feature, np.float32),
+                np.stack([self.activation] * len(batch)),
             )
             for name, logit in self.logits.items()
         }

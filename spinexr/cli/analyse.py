@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 @click.option(
     "--allow-other-body-part", is_flag=True, help="Go on when a file names another body part."
 )
+@click.option(
+    "--activation-map", is_flag=True, help="Put the class activation map into the JSON documents."
+)
 @weights_option
 def analyse(
     files: tuple[Path, ...],
@@ -49,6 +52,7 @@ def analyse(
     out: Path | None,
     detect: str | None,
     allow_other_body_part: bool,
+    activation_map: bool,
     weights: Path | None,
 ) -> None:
     """Analyse radiographs.
@@ -81,7 +85,8 @@ def analyse(
                 analysis = _analyse_file(
                     file, predictor, settings, sandbox.read, allow_other_body_part
                 )
-                text = json.dumps({"file": str(file), **_document(analysis)}, ensure_ascii=False)
+                document = _document(analysis, activation=activation_map)
+                text = json.dumps({"file": str(file), **document}, ensure_ascii=False)
                 if out is not None:
                     _write(out, name, analysis, text)
                 _clear_line(watched)
@@ -136,10 +141,10 @@ def _clear_line(watched: bool) -> None:
         click.echo("\r\033[K", nl=False, err=True)
 
 
-def _document(analysis: Analysis) -> dict[str, object]:
+def _document(analysis: Analysis, *, activation: bool) -> dict[str, object]:
     from spinexr.reporting import as_json
 
-    return as_json.document(analysis)
+    return as_json.document(analysis, activation=activation)
 
 
 def _write(out: Path, name: str, analysis: Analysis, text: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -16,10 +17,15 @@ from spinexr.inference.transforms import Grey, classifier_input
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Classified:
-    """Scores of the members in the bundle's order, and their features: float32 (1, C) by name."""
+    """What the members say of one image.
+
+    scores: in the bundle's order. features: float32 (1, C) by name.
+    activation: float32 (h, w), the members' class activation maps weighted as their scores are.
+    """
 
     scores: tuple[MemberScore, ...]
     features: dict[str, npt.NDArray[np.float32]]
+    activation: npt.NDArray[np.float32]
 
 
 def classify(engine: Engine, grey: Grey, spec: EnsembleSpec) -> Classified:
@@ -41,7 +47,28 @@ def classify(engine: Engine, grey: Grey, spec: EnsembleSpec) -> Classified:
         for m in spec.members
     )
     features = {name: a.features.mean(0, keepdims=True) for name, a in answers.items()}
-    return Classified(scores, features)
+    return Classified(scores, features, _activation(answers, spec))
+
+
+def _activation(
+    answers: dict[str, ClassifierOutput], spec: EnsembleSpec
+) -> npt.NDArray[np.float32]:
+    maps = []
+    for member in spec.members:
+        views = [
+            view[:, ::-1] if flip is Flip.HORIZONTAL else view
+            for view, flip in zip(
+                answers[member.name].activations, spec.preprocessing.flips, strict=True
+            )
+        ]
+        maps.append(member.weight * np.mean(views, axis=0))
+    # Networks of one stride have one grid; another one is brought to the finest.
+    rows, columns = max(m.shape for m in maps)
+    fitted = [
+        m if m.shape == (rows, columns) else cv2.resize(m, (columns, rows)) for m in maps
+    ]  # fmt: skip
+    total: npt.NDArray[np.float32] = np.sum(fitted, axis=0, dtype=np.float32)
+    return total
 
 
 def _probability(answers: dict[str, ClassifierOutput], name: str) -> float:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spinexr.domain import (
+    ActivationMap,
     BundleSummary,
     DetectPolicy,
     Familiarity,
@@ -169,6 +170,11 @@ class Predictor:
             tentative_confidence=bundle.detector.tentative_confidence,
             candidates=candidates,
             familiarity=self._familiarity(classified.features),
+            activation=(
+                ActivationMap(tuple(map(tuple, classified.activation.tolist())))
+                if abnormal
+                else None
+            ),
         )
         return TimedPrediction(prediction, MappingProxyType(stages.ms))
 

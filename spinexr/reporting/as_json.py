@@ -10,15 +10,30 @@ from spinexr.domain import Analysis, Finding
 from spinexr.reporting.overlay import AnnotatedImage
 
 # Raised by a minor step when something is added, by a major one when something changes or goes.
-SCHEMA_VERSION = "1.1"
+SCHEMA_VERSION = "1.2"
 
 
-def document(analysis: Analysis, *, image: AnnotatedImage | None = None) -> dict[str, Any]:
+def document(
+    analysis: Analysis, *, image: AnnotatedImage | None = None, activation: bool = False
+) -> dict[str, Any]:
     """The analysis as plain JSON values.
 
     Args:
         image: the annotated image to embed as a data URI; left out when None.
+        activation: also give the class activation map, null on a normal image.
     """
+    result = _document(analysis, image)
+    if activation:
+        found = analysis.prediction.activation
+        result["activation_map"] = found and {
+            "rows": found.shape[0],
+            "columns": found.shape[1],
+            "values": [list(row) for row in found.values],
+        }
+    return result
+
+
+def _document(analysis: Analysis, image: AnnotatedImage | None) -> dict[str, Any]:
     prediction, bundle, radiograph = analysis.prediction, analysis.bundle, analysis.radiograph
     spacing, known = radiograph.spacing, prediction.familiarity
     return {

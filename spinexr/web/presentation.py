@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flask import Flask
 
+from spinexr.reporting import as_json
 from spinexr.reporting.palette import class_colour
 
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -18,7 +19,10 @@ _AGREEMENT = {
 def register(app: Flask) -> None:
     """Make the helpers known to the templates."""
     app.jinja_env.globals.update(
-        headline=headline, agreement_sentence=agreement_sentence, colour_of=colour_of
+        headline=headline,
+        agreement_sentence=agreement_sentence,
+        colour_of=colour_of,
+        data_uri=as_json.data_uri,
     )
 
 

@@ -33,6 +33,7 @@ class Upload:
     data: bytes
     detect: DetectPolicy
     allow_other_body_part: bool
+    activation: bool
 
 
 @blueprint.post("/upload")
@@ -48,22 +49,23 @@ def upload() -> Response:
         allow_other_body_part=wanted.allow_other_body_part,
         read=state().read,
     )
-    return answer(analysis)
+    return answer(analysis, activation=wanted.activation)
 
 
-def answer(analysis: Analysis) -> Response:
+def answer(analysis: Analysis, *, activation: bool = False) -> Response:
     """The analysis as the client wants it, a page or the JSON document."""
-    document = as_json.document(analysis, image=overlay.as_jpeg(analysis))
+    document = as_json.document(analysis, image=overlay.as_jpeg(analysis), activation=activation)
     if wants_json(request):
         response = jsonify(document)
     else:
-        response = Response(render_template("result.html", result=document))
+        heat = overlay.heat(analysis)
+        response = Response(render_template("result.html", result=document, heat=heat))
     response.vary.add("Accept")
     return response
 
 
 def parse(request: Request, max_bytes: int, default_detect: DetectPolicy) -> Upload:
-    """Read the form: `file`, and the options `detect` and `allow_other_body_part`.
+    """Read the form: `file`, and the options `detect`, `allow_other_body_part`, `activation_map`.
 
     Raises:
         FileMissingError, SeveralFilesError, InvalidOptionError, UnsupportedExtensionError,
@@ -79,19 +81,25 @@ def parse(request: Request, max_bytes: int, default_detect: DetectPolicy) -> Upl
     file = files[0]
     _check_extension(file.filename or "")
     detect = request.values.get("detect", "")
-    allow = request.values.get("allow_other_body_part", "").lower()
     if detect not in ("", *DetectPolicy):
         raise InvalidOptionError(f"detect must be one of {', '.join(DetectPolicy)}.")
-    if allow not in _YES + _NO:
-        raise InvalidOptionError("allow_other_body_part must be 1 or 0.")
+    allow, activation = (_switch(request, n) for n in ("allow_other_body_part", "activation_map"))
     data = file.stream.read(max_bytes + 1)
     if len(data) > max_bytes:
         raise too_large()
     return Upload(
         data=data,
         detect=DetectPolicy(detect) if detect else default_detect,
-        allow_other_body_part=allow in _YES,
+        allow_other_body_part=allow,
+        activation=activation,
     )
+
+
+def _switch(request: Request, name: str) -> bool:
+    value = request.values.get(name, "").lower()
+    if value not in _YES + _NO:
+        raise InvalidOptionError(f"{name} must be 1 or 0.")
+    return value in _YES
 
 
 def _check_extension(filename: str) -> None:

@@ -70,6 +70,25 @@ def test_classifiers_answer_as_in_torch(
         p, q = (1 / (1 + np.exp(-a.logits)) for a in (found[name], answer))
         np.testing.assert_allclose(p, q, atol=1e-4)
         np.testing.assert_allclose(found[name].features, answer.features, atol=1e-3)
+        np.testing.assert_allclose(found[name].activations, answer.activations, atol=1e-4)
+
+
+def test_activation_maps_are_those_of_the_gradients(engine: OpenVinoEngine, bundle: Bundle) -> None:
+    """Gradient × feature map summed over channels, as gradient-based maps weight them."""
+    import torch
+
+    from spinexr.inference.engines.torch_checkpoints import load_classifier
+
+    batch = transforms.classifier_input(grey(480, 320), bundle.ensemble.preprocessing)
+    found = engine.classify(batch)
+    for member in bundle.ensemble.members:
+        network: Any = load_classifier(member.file, member.architecture)
+        last_map = network.forward_features(torch.from_numpy(batch))
+        logit = network.forward_head(last_map)[0, 0]
+        (gradient,) = torch.autograd.grad(logit, last_map)
+        cells = last_map.shape[2] * last_map.shape[3]
+        expected = (gradient * last_map).sum(1).detach().numpy() * cells
+        np.testing.assert_allclose(found[member.name].activations, expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(640, 416), (300, 500), (512, 512), (900, 300), (700, 640)])

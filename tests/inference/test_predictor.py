@@ -109,6 +109,29 @@ def test_logits_are_averaged_over_the_bundles_flips(engine: FakeEngine) -> None:
     np.testing.assert_array_equal(batch[1], batch[0][..., ::-1])
 
 
+def test_the_activation_map_is_the_members_weighted_mean(
+    predictor: Predictor, engine: FakeEngine
+) -> None:
+    found = predictor.predict(radiograph()).prediction.activation
+    assert found is not None
+    np.testing.assert_allclose(np.array(found.values), engine.activation, atol=1e-6)
+    assert found.shape == (2, 3)
+
+
+def test_mirrored_views_are_mirrored_back_before_maps_are_averaged(engine: FakeEngine) -> None:
+    predictor = Predictor(fake_bundle(flips=(Flip.NONE, Flip.HORIZONTAL)), engine)
+    found = predictor.predict(radiograph()).prediction.activation
+    predictor.close()
+    assert found is not None
+    expected = (engine.activation + engine.activation[:, ::-1]) / 2
+    np.testing.assert_allclose(np.array(found.values), expected, atol=1e-6)
+
+
+def test_a_normal_image_has_no_activation_map(predictor: Predictor, engine: FakeEngine) -> None:
+    set_all(engine, NORMAL)
+    assert predictor.predict(radiograph()).prediction.activation is None
+
+
 def test_the_intensity_rule_is_the_bundles(engine: FakeEngine) -> None:
     shown = builders.radiograph(builders.pixels(), inverted=True)
     for intensity in Intensity:

@@ -36,6 +36,16 @@ def test_the_document_survives_json_and_says_what_was_found() -> None:
     assert document["bundle"]["caveat"].startswith("Untrained weights")
 
 
+def test_the_activation_map_is_there_on_request_only() -> None:
+    assert "activation_map" not in as_json.document(analysis())
+    abnormal = as_json.document(analysis(), activation=True)
+    assert (abnormal["activation_map"]["rows"], abnormal["activation_map"]["columns"]) == (2, 3)
+    assert abnormal["activation_map"]["values"][0][0] == pytest.approx(-1.0)
+    normal = as_json.document(analysis(abnormal=False), activation=True)
+    assert normal["activation_map"] is None
+    assert schema_errors(abnormal) == schema_errors(normal) == []
+
+
 def test_an_override_of_the_body_part_is_carried() -> None:
     spine = as_json.document(analysis(allow_other_body_part=True))
     assert spine["other_body_part_allowed"] is False

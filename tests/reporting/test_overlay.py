@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from spinexr.domain import Analysis, Box, Finding
+from spinexr.domain import ActivationMap, Analysis, Box, Finding
 from spinexr.reporting import overlay
 from spinexr.reporting.palette import CLASS_COLOURS, class_colour, text_colour
 from tests import builders
@@ -72,6 +72,25 @@ def test_a_box_is_drawn_where_it_is_in_its_class_colour() -> None:
     assert line[300, 99:102].any()
     assert line[300, 299:302].any()
     assert not line[210:390, 110:290].any()
+
+
+def test_heat_colours_what_spoke_for_abnormal_and_nothing_else() -> None:
+    """The fake engine's map rises from −1 at the upper left to 1 at the lower right."""
+    result = analysis(builders.pixels(1400, 800))
+    heat = overlay.heat(result)
+    assert heat is not None
+    picture = np.asarray(Image.open(BytesIO(heat.data))).astype(int)
+    assert picture.shape == (640, 366, 3) == (heat.height, heat.width, 3)
+    coloured = picture[..., 0] - picture[..., 2]
+    assert coloured[-60:, -60:].mean() > 60
+    assert np.abs(coloured[:200, :150]).mean() < 6
+
+
+def test_where_nothing_spoke_for_abnormal_there_is_no_heat() -> None:
+    base = analysis()
+    for values in (None, ActivationMap(((-1.0, -2.0),))):
+        result = replace(base, prediction=replace(base.prediction, activation=values))
+        assert overlay.heat(result) is None
 
 
 def test_colours_are_red_first() -> None:

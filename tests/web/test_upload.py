@@ -76,6 +76,16 @@ def test_a_normal_page_says_that_the_detector_did_not_run(
     assert "did not run" in page
 
 
+def test_the_activation_map_comes_on_request_and_on_the_page(
+    client: FlaskClient, engine: FakeEngine
+) -> None:
+    assert "activation_map" not in post(client).get_json()
+    assert post(client, activation_map="1").get_json()["activation_map"]["rows"] == 2
+    assert "What spoke for" in post(client, headers=PAGE).text
+    engine.logits = dict.fromkeys(engine.logits, NORMAL)
+    assert "What spoke for" not in post(client, headers=PAGE).text
+
+
 def test_disagreement_is_said_in_words(client: FlaskClient, engine: FakeEngine) -> None:
     engine.logits = dict.fromkeys(engine.logits, NORMAL)
     page = post(client, headers=PAGE, detect="always").text
@@ -226,7 +236,9 @@ def test_two_files_are_400(client: FlaskClient, spool: Path) -> None:
     assert list(spool.iterdir()) == []
 
 
-@pytest.mark.parametrize("fields", [{"detect": "sometimes"}, {"allow_other_body_part": "maybe"}])
+@pytest.mark.parametrize(
+    "fields", [{"detect": "sometimes"}, {"allow_other_body_part": "maybe"}, {"activation_map": "2"}]
+)
 def test_unknown_options_are_400(client: FlaskClient, fields: dict[str, Any]) -> None:
     assert problem(post(client, **fields)) == (400, "invalid_option")
 

@@ -37,10 +37,13 @@ class ClassifierOutput:
     """What one member says of a batch.
 
     logits: float32 (N,), of "abnormal". features: float32 (N, C), pooled, before the last layer.
+    activations: float32 (N, h, w), the class activation map (Zhou et al., CVPR 2016): the last
+        layer's weights times the last feature map. Its mean and the bias make the logit.
     """
 
     logits: npt.NDArray[np.float32]
     features: npt.NDArray[np.float32]
+    activations: npt.NDArray[np.float32]
 
 
 class Engine(ABC):

@@ -20,7 +20,7 @@ from spinexr.inference.bundle import sha256_of
 NETWORK = "network.xml"
 _ABOUT = "about.json"
 # Raised when conversion changes what the same checkpoint becomes.
-_CONVERSION = 1
+_CONVERSION = 2
 
 
 # Writes a network to a path and says what there is to know of it.

@@ -13,22 +13,21 @@ from torch.jit._trace import TracerWarning
 
 from spinexr.inference.engines.engine_files import Writer
 from spinexr.inference.engines.torch_checkpoints import load_classifier, load_detector
+from spinexr.inference.engines.torch_runtime import classify
 
 # Tracing needs an input; any shape that the detector takes will do.
 _DETECTOR_EXAMPLE = (640, 448)
 
 
 class _Classifier(nn.Module):
-    """A timm network → logit (N, 1) and last feature map (N, C, h, w)."""
+    """A timm network → logit (N, 1), features (N, C) and activations (N, 1, h, w)."""
 
     def __init__(self, network: Any) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.network.forward_features(images)
-        pooled = self.network.forward_head(features, pre_logits=True)
-        return self.network.get_classifier()(pooled), features
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return classify(self.network, images)
 
 
 class _Detector(nn.Module):

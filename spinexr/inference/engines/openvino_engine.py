@@ -70,10 +70,11 @@ class OpenVinoEngine(Engine):
     def classify(self, batch: npt.NDArray[np.float32]) -> dict[str, ClassifierOutput]:
         answers = {}
         for name, network in self._members.items():
-            logits, last_map = network(batch).values()
+            logits, features, activations = network(batch).values()
             answers[name] = ClassifierOutput(
                 logits=np.array(logits[:, 0], np.float32),
-                features=last_map.mean((2, 3), dtype=np.float32),
+                features=np.array(features, np.float32),
+                activations=np.array(activations[:, 0], np.float32),
             )
         return answers
 

@@ -109,10 +109,10 @@ class TorchEngine(Engine):
 
 
 def _classify(network: Any, batch: torch.Tensor) -> ClassifierOutput:
-    last_map = network.forward_features(batch)
-    pooled = network.forward_head(last_map, pre_logits=True)
-    logits = network.get_classifier()(pooled)
-    return ClassifierOutput(logits[:, 0].float().cpu().numpy(), pooled.float().cpu().numpy())
+    logits, features, activations = (
+        t.float().cpu().numpy() for t in torch_runtime.classify(network, batch)
+    )
+    return ClassifierOutput(logits[:, 0], features, activations[:, 0])
 
 
 def _verified_sha256(file: Path, expected: str | None) -> str:

@@ -123,6 +123,22 @@ def nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torc
     return torch.stack(kept) if kept else order
 
 
+def classify(network: Any, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """A timm network that ends in global average pooling and one linear layer, in one pass.
+
+    Args:
+        images: float (N, 3, H, W).
+
+    Returns:
+        Logits (N, 1), pooled features (N, C), class activation maps (N, 1, h, w).
+    """
+    last_map = network.forward_features(images)
+    features = network.forward_head(last_map, pre_logits=True)
+    layer = network.get_classifier()
+    activations = torch.nn.functional.conv2d(last_map, layer.weight[:, :, None, None])
+    return layer(features), features, activations
+
+
 def pick_device(wanted: str) -> torch.device:
     """`auto` → CUDA, then MPS, then CPU.
 
