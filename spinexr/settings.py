@@ -106,6 +106,11 @@ class Settings:
         _choice("auto", "openvino", "torch"),
         "what runs the networks; auto is torch on a GPU and OpenVINO otherwise",
     )
+    precision: str = _setting(
+        "exact",
+        _choice("exact", "bf16", "int8"),
+        "numbers OpenVINO computes in; all but exact only after `compile` judged them",
+    )
     device: str = _setting("auto", _choice("auto", "cpu", "cuda", "mps"), "where the networks run")
     engines: Path = _setting(
         PROJECT_ROOT / "engines", _path, "folder of networks compiled for OpenVINO"
@@ -147,13 +152,16 @@ class Settings:
     @property
     def engine_options(self) -> EngineOptions:
         """How the networks are to run."""
-        from spinexr.inference.engines import EngineOptions  # late: it brings numpy along
+        # Late: they bring numpy along.
+        from spinexr.inference.engines import EngineOptions
+        from spinexr.inference.engines.precision import Precision
 
         return EngineOptions(
             engine=self.engine,
             device=self.device,
             store=self.engines,
             threads=self.inference_threads,
+            precision=Precision(self.precision),
         )
 
     @property

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from spinexr.cli.common import fail, settings_with, weights_option
+from spinexr.cli.common import ProgressLine, fail, settings_with, weights_option
 from spinexr.errors import SpineXRError
+
+if TYPE_CHECKING:
+    from spinexr.inference.engines import EngineOptions
+    from spinexr.settings import Settings
 
 
 @click.command("compile")
@@ -19,7 +25,22 @@ from spinexr.errors import SpineXRError
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder for the compiled networks.  [default: SPINEXR_ENGINES, else engines/]",
 )
-def compile_bundle(weights: Path | None, engines: Path | None) -> None:
+@click.option(
+    "--precision",
+    type=click.Choice(["exact", "bf16", "int8"]),
+    default="exact",
+    show_default=True,
+    help="Also judge this precision on --data, and let it be served if it costs next to nothing.",
+)
+@click.option(
+    "--data",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Dataset in the layout of VinDr-SpineXR: int8 is calibrated on its train part, every "
+    "reduced precision is judged on its test part.",
+)
+def compile_bundle(
+    weights: Path | None, engines: Path | None, precision: str, data: Path | None
+) -> None:
     """Compile a bundle's networks for OpenVINO, so that serving needs no torch.
 
     What is compiled already is left alone. Bring the folder, the manifests and familiarity.npz to a
@@ -29,6 +50,8 @@ def compile_bundle(weights: Path | None, engines: Path | None) -> None:
     from spinexr.inference.loading import load_predictor
 
     settings = settings_with(weights=weights, engines=engines)
+    if precision != "exact" and data is None:
+        fail(f"{precision} has to be judged: give a labelled dataset with --data.")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         settings.engines.mkdir(parents=True, exist_ok=True)
@@ -47,3 +70,32 @@ def compile_bundle(weights: Path | None, engines: Path | None) -> None:
     click.echo(
         f"{len(engine.models)} networks for OpenVINO {engine.version} in {settings.engines}."
     )
+    if data is not None and precision != "exact":
+        _judge(settings, options, precision, data)
+
+
+def _judge(settings: Settings, options: EngineOptions, precision: str, data: Path) -> None:
+    from spinexr.evaluation.precision import judge
+    from spinexr.inference.engines.precision import Precision
+
+    bar = ProgressLine()
+    try:
+        found = judge(
+            settings.weights,
+            data,
+            replace(options, precision=Precision(precision)),
+            max_pixels=settings.max_pixels,
+            progress=bar,
+        )
+    except SpineXRError as e:
+        fail(e.message)
+    except OSError as e:
+        fail(str(e))
+    click.echo(
+        f"{precision} on {found.images} images: AUROC {found.auroc:.4f} − {found.auroc_drop:.4f}, "
+        f"{found.flips:.2%} of decisions flip, mAP50 {found.map50:.4f} − {found.map50_drop:.4f}, "
+        f"probabilities differ by up to {found.largest_difference:.4f}."
+    )
+    if found.refusal:
+        fail(f"{precision} is refused: {found.refusal}.")
+    click.echo(f"Accepted: SPINEXR_PRECISION={precision} serves it.")

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from spinexr.cli.common import fail
+from spinexr.cli.common import ProgressLine, fail
 from spinexr.errors import SpineXRError
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 _ARCHITECTURES = ("densenet121", "resnet50", "tf_efficientnetv2_s")
-_SECONDS_BETWEEN_LINES = 0.5
 
 
 @click.group()
@@ -163,7 +161,7 @@ def _run(given: dict[str, Any], *, members: tuple[str, ...] = (), detect: bool =
     from spinexr.training.classifier import ClassifierOptions
     from spinexr.training.detector import DetectorOptions
 
-    bar = _ProgressLine()
+    bar = ProgressLine()
     kind = given["training_data"]
     job = commands.Job(
         data=given["data"],
@@ -213,32 +211,3 @@ def _command_line() -> str:
     """The command as a manifest keeps it: paths by their last part, so that none leaks."""
     words = [Path(w).name if "/" in w or "\\" in w else w for w in sys.argv[1:]]
     return " ".join(["spinexr", *words])
-
-
-class _ProgressLine:
-    """One line with the share done and the time left; nothing without a terminal."""
-
-    def __init__(self) -> None:
-        self._what = ""
-        self._started = self._shown = 0.0
-
-    def say(self, line: str) -> None:
-        self._clear()
-        click.echo(line)
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        if what != self._what:
-            self._what, self._started = what, now
-        if not sys.stderr.isatty() or (now - self._shown < _SECONDS_BETWEEN_LINES and done < total):
-            return
-        self._shown = now
-        left = (now - self._started) / done * (total - done)
-        text = f"{what}: {done}/{total}, {int(left // 60)}:{int(left % 60):02d} left"
-        click.echo(f"\r\x1b[K{text}", nl=False, err=True)
-        if done == total:
-            self._clear()
-
-    def _clear(self) -> None:
-        if sys.stderr.isatty():
-            click.echo("\r\x1b[K", nl=False, err=True)

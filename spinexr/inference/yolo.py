@@ -70,6 +70,12 @@ def letterbox(grey: Grey, size: int) -> tuple[Grey, Frame]:
     return framed, Frame(rows, columns, new_rows, new_columns, top, left)
 
 
+def detector_input(framed: Grey) -> Floats:
+    """float32 (1, 3, h, w) in 0–1 of a framed image: the grey repeated to three channels."""
+    plane = framed.astype(np.float32) / np.float32(255.0)
+    return np.ascontiguousarray(np.broadcast_to(plane, (1, 3, *framed.shape)))
+
+
 def detections(
     output: Floats, frame: Frame, *, confidence: float, iou: float, most: int
 ) -> RawDetections:

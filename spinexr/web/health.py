@@ -47,6 +47,9 @@ def _ready(predictor: Predictor) -> dict[str, Any]:
             "version": predictor.engine.version,
             "device": predictor.engine.device,
             "precision": predictor.engine.precision,
+            "wanted_precision": predictor.engine.wanted_precision,
+            "precision_note": predictor.engine.precision_note,
+            "precision_measured": predictor.engine.precision_measured,
         },
         "models": [
             {

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from spinexr.inference.bundle import Bundle
 from spinexr.inference.engines.base import Engine
+from spinexr.inference.engines.precision import Precision
 
 _NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
@@ -20,12 +21,16 @@ class EngineOptions:
     device: auto, cpu, cuda or mps; the last two are torch's.
     store: folder of compiled networks; None keeps them beside the weights, in `engines/`.
     threads: processor threads, 0 for all.
+    precision: in which numbers OpenVINO computes; torch always computes exactly.
+    unjudged: run a reduced precision that no gate has accepted, in order to judge it.
     """
 
     engine: str = "auto"
     device: str = "auto"
     store: Path | None = None
     threads: int = 0
+    precision: Precision = Precision.EXACT
+    unjudged: bool = False
 
 
 def create(bundle: Bundle, options: EngineOptions) -> Engine:
@@ -38,13 +43,19 @@ def create(bundle: Bundle, options: EngineOptions) -> Engine:
     if _picked(options) == "torch":
         from spinexr.inference.engines.torch_engine import TorchEngine
 
-        return TorchEngine(bundle, device=options.device, threads=options.threads)
+        engine = TorchEngine(bundle, device=options.device, threads=options.threads)
+        if options.precision is not Precision.EXACT:
+            engine.wanted_precision = options.precision
+            engine.precision_note = "PyTorch computes exactly; OpenVINO has reduced precisions."
+        return engine
     from spinexr.inference.engines import openvino_loading
 
     return openvino_loading.load(
         bundle,
         store=options.store or bundle.root / "engines",
         threads=options.threads,
+        precision=options.precision,
+        unjudged=options.unjudged,
     )
 
 

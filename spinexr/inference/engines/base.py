@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from spinexr.inference.engines.precision import Precision
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,10 @@ class Engine(ABC):
     name: str
     version: str
     device: str
-    precision: str = "exact"  # float32; anything else says what it is
+    precision: Precision = Precision.EXACT
+    wanted_precision: Precision = Precision.EXACT
+    precision_note: str | None = None  # why it is not the wanted one
+    precision_measured: Mapping[str, Any] | None = None  # by the gate, against the exact one
     models: tuple[LoadedModel, ...]
     class_names: tuple[str, ...]
 

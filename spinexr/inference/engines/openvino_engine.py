@@ -19,6 +19,8 @@ from spinexr.inference.engines.base import (
     LoadedModel,
     RawDetections,
 )
+from spinexr.inference.engines.mapped_files import release_pages
+from spinexr.inference.engines.precision import Choice, Precision
 from spinexr.processors import available_threads
 
 VERSION = openvino.__version__.split("-")[0]
@@ -42,19 +44,25 @@ class OpenVinoEngine(Engine):
         class_names: tuple[str, ...],
         models: tuple[LoadedModel, ...],
         threads: int = 0,
+        choice: Choice | None = None,
     ) -> None:
         """Load the networks.
 
         Args:
             members: by name, the file of each classifier. detector: its file.
             threads: 0 for all processors that the process may use.
+            choice: the precision; exact by default.
 
         Raises:
             RuntimeError: OpenVINO cannot read or compile a file.
         """
+        choice = choice or Choice()
+        self.precision, self.wanted_precision = choice.precision, choice.wanted
+        self.precision_note, self.precision_measured = choice.note, choice.measured
         self._core: Any = openvino.Core()
         self._config = {
-            "INFERENCE_PRECISION_HINT": "f32",  # OpenVINO itself would take bf16 where it can
+            # OpenVINO itself would take bf16 where it can.
+            "INFERENCE_PRECISION_HINT": "bf16" if self.precision is Precision.BF16 else "f32",
             "INFERENCE_NUM_THREADS": threads or available_threads(),
             "PERFORMANCE_HINT": "LATENCY",
         }
@@ -63,7 +71,7 @@ class OpenVinoEngine(Engine):
         self._spec = spec
         self._members: dict[str, Any] = {}
         for name, file in members.items():
-            self._members[name] = self._core.compile_model(file, "CPU", self._config)
+            self._members[name] = self._compiled(self._core.read_model(file), file)
         self._detector_file = detector
         self._detectors: OrderedDict[tuple[int, int], Any] = OrderedDict()
 
@@ -81,9 +89,8 @@ class OpenVinoEngine(Engine):
     def detect(self, grey: npt.NDArray[np.uint8], *, confidence: float) -> RawDetections:
         framed, frame = yolo.letterbox(grey, self._spec.size)
         rows, columns = framed.shape
-        plane = framed.astype(np.float32) / np.float32(255.0)
-        images = np.ascontiguousarray(np.broadcast_to(plane, (1, 3, rows, columns)))
-        distances, logits = self._detector(rows, columns)(images).values()
+        network = self._detector(rows, columns)
+        distances, logits = network(yolo.detector_input(framed)).values()
         if not (np.isfinite(distances).all() and np.isfinite(logits).all()):
             raise ModelOutputError(
                 "The detector answered with values that are not numbers, so there is no result. "
@@ -95,6 +102,11 @@ class OpenVinoEngine(Engine):
             most=self._spec.max_detections,
         )  # fmt: skip
 
+    def _compiled(self, network: Any, file: Path) -> Any:
+        compiled = self._core.compile_model(network, "CPU", self._config)
+        release_pages(file.with_suffix(".bin"))
+        return compiled
+
     def _detector(self, rows: int, columns: int) -> Any:
         """The detector compiled for one shape; the least recently used one makes room."""
         shape = (rows, columns)
@@ -103,6 +115,6 @@ class OpenVinoEngine(Engine):
                 self._detectors.popitem(last=False)
             network = self._core.read_model(self._detector_file)
             network.reshape([1, 3, rows, columns])
-            self._detectors[shape] = self._core.compile_model(network, "CPU", self._config)
+            self._detectors[shape] = self._compiled(network, self._detector_file)
         self._detectors.move_to_end(shape)
         return self._detectors[shape]

@@ -6,11 +6,16 @@ import atexit
 import importlib.util
 import logging
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+import openvino
+
+from spinexr.domain import TrainingData
 from spinexr.errors import ModelsNotReadyError, Problem
 from spinexr.inference.bundle import Bundle, digest_problem, not_ready, sha256_of
 from spinexr.inference.engines.base import LoadedModel
@@ -22,6 +27,7 @@ from spinexr.inference.engines.engine_files import (
     Writer,
 )
 from spinexr.inference.engines.openvino_engine import VERSION, OpenVinoEngine
+from spinexr.inference.engines.precision import Choice, Precision, Verdicts, subject_of, supported
 
 _log = logging.getLogger("spinexr.engines")
 
@@ -42,8 +48,18 @@ class _NotAvailableError(Exception):
     """Why a network can be had neither compiled nor from its checkpoint."""
 
 
-def load(bundle: Bundle, *, store: Path, threads: int) -> OpenVinoEngine:
+def load(
+    bundle: Bundle,
+    *,
+    store: Path,
+    threads: int,
+    precision: Precision = Precision.EXACT,
+    unjudged: bool = False,
+) -> OpenVinoEngine:
     """The engine of a bundle. Networks that are not compiled yet are made, where torch is.
+
+    A reduced precision is taken where the processor has it and the gate accepted it for this
+    bundle, or `unjudged`; otherwise the engine is exact and says why.
 
     Raises:
         ModelsNotReadyError: a network can neither be found nor made; `problems` names each.
@@ -53,13 +69,21 @@ def load(bundle: Bundle, *, store: Path, threads: int) -> OpenVinoEngine:
     problems = [_missing(bundle, w) for w in wanted if not _known(w, engines)]
     if problems:
         raise not_ready(problems)
+    digests: dict[str, str] = {}
+    for network in wanted:
+        try:
+            digests[network.name] = _digest(network)
+        except (_NotAvailableError, OSError) as e:
+            problems.append(_problem(bundle.relative(network.checkpoint), e))
+    if problems:
+        raise not_ready(problems)
+    choice = _choose(bundle, wanted, digests, engines, precision, unjudged=unjudged)
     networks: dict[str, EngineFile] = {}
     models: list[LoadedModel] = []
     for network in wanted:
-        shown = bundle.relative(network.checkpoint)
+        shown, digest = bundle.relative(network.checkpoint), digests[network.name]
         try:
-            digest = _digest(network)
-            found = _obtain(network, digest, engines)
+            found = _obtain(network, digest, engines, choice.precision)
             architecture = str(found.about["architecture"])
             if network.name == "detector":
                 mismatch = bundle.detector.mismatch(architecture, tuple(found.about["classes"]))
@@ -80,10 +104,88 @@ def load(bundle: Bundle, *, store: Path, threads: int) -> OpenVinoEngine:
             class_names=tuple(networks["detector"].about["classes"]),
             models=tuple(models),
             threads=threads,
+            choice=choice,
         )
     except RuntimeError as e:
         message = f"OpenVINO cannot compile the networks: {e}"
         raise ModelsNotReadyError(message, [Problem("engine_failed", message)]) from e
+
+
+def verdict_subject(bundle: Bundle) -> str:
+    """What a verdict on a bundle's precision is filed under.
+
+    Raises:
+        ModelsNotReadyError: a checkpoint is missing.
+    """
+    try:
+        digests = {w.name: _digest(w) for w in _networks(bundle)}
+    except (_NotAvailableError, OSError) as e:
+        message = f"The checkpoints cannot be read: {e}"
+        raise ModelsNotReadyError(message, [Problem("checkpoint_invalid", message)]) from e
+    return subject_of(bundle, digests, VERSION)
+
+
+def quantise(
+    bundle: Bundle, samples: Mapping[str, Sequence[npt.NDArray[np.float32]]], *, store: Path
+) -> None:
+    """Make the int8 form of each network of a bundle whose exact form is compiled.
+
+    Args:
+        samples: by the network's name, inputs as it gets them.
+
+    Raises:
+        ConfigurationError: NNCF is not installed.
+        ModelsNotReadyError: a network's exact form is not there.
+        OSError: the folder cannot be written.
+    """
+    from spinexr.inference.engines.openvino_quantisation import quantised_writer
+
+    engines = EngineStore(store)
+    for network in _networks(bundle):
+        digest = _digest(network)
+        key = _key(network, digest, Precision.INT8)
+        engines.remove(key)
+        exact = _obtain(network, digest, engines, Precision.EXACT)
+        _log.info("calibrating %s with %d images", network.name, len(samples[network.name]))
+        engines.add(key, quantised_writer(exact, samples[network.name]))
+
+
+def _choose(
+    bundle: Bundle,
+    wanted: Sequence[_Wanted],
+    digests: Mapping[str, str],
+    engines: EngineStore,
+    precision: Precision,
+    *,
+    unjudged: bool,
+) -> Choice:
+    if precision is Precision.EXACT:
+        return Choice()
+    command = f"python -m spinexr compile --precision {precision} --data DATASET"
+
+    def instead(note: str) -> Choice:
+        _log.warning("computing exactly, not in %s: %s", precision, note)
+        return Choice(Precision.EXACT, precision, note)
+
+    capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if not supported(precision, tuple(capabilities)):
+        return instead(f"this processor has no instructions for {precision}.")
+    if precision is Precision.INT8:
+        try:
+            missing = [
+                w.name for w in wanted if engines.find(_key(w, digests[w.name], precision)) is None
+            ]
+        except EngineFileError as e:
+            return instead(f"a compiled network is damaged ({e}): {command}")
+        if missing:
+            return instead(f"the networks are not compiled in it: {command}")
+    # Random weights have nothing to lose, and benchmarks run on them.
+    if unjudged or bundle.training_data is TrainingData.NONE:
+        return Choice(precision, precision)
+    measured = Verdicts(engines.root).find(precision, subject_of(bundle, digests, VERSION))
+    if measured is None:
+        return instead(f"it was not judged good enough for these weights: {command}")
+    return Choice(precision, precision, measured=measured)
 
 
 def _networks(bundle: Bundle) -> list[_Wanted]:
@@ -125,8 +227,10 @@ def _missing(bundle: Bundle, wanted: _Wanted) -> Problem:
     return Problem("file_missing", f"{shown} is missing.", shown)
 
 
-def _key(wanted: _Wanted, digest: str) -> EngineKey:
-    return EngineKey(wanted.architecture, digest, wanted.input_size, "f32", VERSION)
+def _key(wanted: _Wanted, digest: str, precision: Precision = Precision.EXACT) -> EngineKey:
+    # bf16 is made of the float32 network when it is loaded.
+    kind = "int8" if precision is Precision.INT8 else "f32"
+    return EngineKey(wanted.architecture, digest, wanted.input_size, kind, VERSION)
 
 
 def _digest(wanted: _Wanted) -> str:
@@ -139,9 +243,9 @@ def _digest(wanted: _Wanted) -> str:
     return digest
 
 
-def _obtain(wanted: _Wanted, digest: str, store: EngineStore) -> EngineFile:
-    """The compiled network, made if need be."""
-    key = _key(wanted, digest)
+def _obtain(wanted: _Wanted, digest: str, store: EngineStore, precision: Precision) -> EngineFile:
+    """The compiled network; an exact one is made if need be, an int8 one was looked for before."""
+    key = _key(wanted, digest, precision)
     try:
         if found := store.find(key):
             return found
