@@ -6,6 +6,7 @@ import click
 
 from spinexr import DISCLAIMER, __version__
 from spinexr.cli.analyse import analyse
+from spinexr.cli.benchmark import benchmark
 from spinexr.cli.compile import compile_bundle
 from spinexr.cli.doctor import doctor
 from spinexr.cli.evaluate import evaluate
@@ -21,5 +22,15 @@ def main() -> None:
     """Radiograph AI on the spine: classify, find lesions, serve."""
 
 
-for _command in (analyse, serve, doctor, weights, phantom, evaluate, train, compile_bundle):
+for _command in (
+    analyse,
+    serve,
+    doctor,
+    weights,
+    phantom,
+    evaluate,
+    train,
+    compile_bundle,
+    benchmark,
+):
     main.add_command(_command)

@@ -26,7 +26,7 @@ from spinexr.phantom.projection import View
 _PROBABILITIES = (0.34, 0.15, 0.10, 0.09, 0.11, 0.12, 0.09)
 _ABNORMAL_STUDIES = 0.5
 ABOUT = "phantoms.json"  # beside the annotations: what made the dataset
-_REVISION = 2  # raised when the same plan gives other images
+_REVISION = 3  # raised when the same plan gives other images
 _ATTEMPTS = 50  # at a patient whose findings show
 # The test part draws anatomy and film from wider ranges than train.
 _WIDE = {"train": 1.0, "test": 1.25}

@@ -55,9 +55,8 @@ def judge(
     exact_options = replace(options, engine="openvino", precision=Precision.EXACT)
     exact = _predict(weights, exact_options, test, max_pixels, "In float32", progress)
     if options.precision is Precision.INT8:
-        chosen = _spread(training, calibration_images)
-        samples = _samples(bundle, chosen, max_pixels, progress)
-        openvino_loading.quantise(bundle, samples, store=store)
+        chosen = [i.file for i in _spread(training, calibration_images)]
+        calibrate(weights, store, chosen, max_pixels=max_pixels, progress=progress)
     reduced_options = replace(options, engine="openvino", unjudged=True)
     label = f"In {options.precision}"
     reduced = _predict(weights, reduced_options, test, max_pixels, label, progress)
@@ -71,6 +70,26 @@ def judge(
         measured=found.as_dict(),
     )
     return found
+
+
+def calibrate(
+    weights: Path,
+    store: Path,
+    files: Sequence[Path],
+    *,
+    max_pixels: int,
+    progress: Progress = lambda _what, _done, _of: None,
+) -> None:
+    """Make the int8 networks of a bundle, their ranges taken from these radiographs.
+
+    Raises:
+        ConfigurationError: NNCF is missing.
+        ModelsNotReadyError: a network cannot be loaded.
+        SpineXRError: a file cannot be read.
+    """
+    bundle = load_bundle(weights)
+    samples = _samples(bundle, files, max_pixels, progress)
+    openvino_loading.quantise(bundle, samples, store=store)
 
 
 def _images(data: Path) -> tuple[tuple[LabelledImage, ...], tuple[LabelledImage, ...]]:
@@ -92,19 +111,19 @@ def _spread(images: Sequence[LabelledImage], count: int) -> list[LabelledImage]:
 
 
 def _samples(
-    bundle: Bundle, images: Sequence[LabelledImage], max_pixels: int, progress: Progress
+    bundle: Bundle, files: Sequence[Path], max_pixels: int, progress: Progress
 ) -> dict[str, list[np.ndarray]]:
-    """The inputs of each network for some images."""
+    """The inputs of each network for some radiographs."""
     classifier, detector = [], []
-    for n, image in enumerate(images):
+    for n, file in enumerate(files):
         radiograph = reader.read(
-            image.file.read_bytes(), max_pixels=max_pixels, allow_other_body_part=True
+            file.read_bytes(), max_pixels=max_pixels, allow_other_body_part=True
         )
         grey = transforms.to_grey(radiograph, bundle.ensemble.preprocessing.intensity)
         classifier.append(transforms.classifier_input(grey, bundle.ensemble.preprocessing))
         grey = transforms.to_grey(radiograph, bundle.detector.intensity)
         detector.append(yolo.detector_input(yolo.letterbox(grey, bundle.detector.size)[0]))
-        progress("Calibrating", n + 1, len(images))
+        progress("Reading to calibrate", n + 1, len(files))
     return {**{m.name: classifier for m in bundle.ensemble.members}, "detector": detector}
 
 
