@@ -26,6 +26,7 @@ from spinexr.errors import (
     SpineXRError,
 )
 from spinexr.imaging import sandbox_worker as worker
+from spinexr.imaging import shared_memory
 from spinexr.processors import available_threads
 
 _FILES_PER_WORKER = 500  # what leaks in a decoder leaks for so long
@@ -79,6 +80,7 @@ class Sandbox:
             NotDicomError, UnanalysableError: as `reader.read`.
             DecoderCrashedError, DecodingTimeoutError, DecodingMemoryError: the process did not
                 survive the file, or reached a limit.
+            BusyError: too little shared memory is free.
         """
         name = f"spinexr-{uuid.uuid4().hex}"
         with _shared(f"{name}-file", data) as file:
@@ -92,7 +94,8 @@ class Sandbox:
             try:
                 return _with_pixels(self._run(request), request.pixels)
             finally:
-                _remove(request.pixels)
+                # A process that was killed leaves it behind.
+                shared_memory.remove(request.pixels)
 
     def start(self) -> Callable[[], None]:
         """Start the processes; what is returned waits until they are there.
@@ -159,20 +162,10 @@ def _with_pixels(reply: worker.Reply, name: str) -> Radiograph:
 
 @contextmanager
 def _shared(name: str, data: bytes) -> Iterator[str]:
-    block = SharedMemory(name, create=True, size=max(1, len(data)))
+    block = shared_memory.create(name, len(data))
     try:
         np.ndarray(len(data), np.uint8, block.buf)[:] = np.frombuffer(data, np.uint8)
         yield name
     finally:
         block.close()
         block.unlink()
-
-
-def _remove(name: str) -> None:
-    """Remove what a process may have left: it cannot if it was killed."""
-    try:
-        block = SharedMemory(name)
-    except FileNotFoundError:
-        return
-    block.close()
-    block.unlink()

@@ -14,7 +14,7 @@ import numpy as np
 
 from spinexr.domain import Radiograph
 from spinexr.errors import SpineXRError
-from spinexr.imaging import codecs, reader
+from spinexr.imaging import codecs, reader, shared_memory
 
 _MEBIBYTE = 1024 * 1024
 _LEAST_ROOM_BYTES = 32 * _MEBIBYTE  # of a radiograph of 4 megapixels and its file, twice
@@ -80,7 +80,10 @@ def read(request: Request) -> Reply | SpineXRError:
     except SpineXRError as e:
         return e.with_traceback(None)
     stored = radiograph.stored
-    block = SharedMemory(request.pixels, create=True, size=stored.nbytes)
+    try:
+        block = shared_memory.create(request.pixels, stored.nbytes)
+    except SpineXRError as e:
+        return e.with_traceback(None)
     try:
         shared: np.ndarray[tuple[int, ...], np.dtype[np.integer]] = np.ndarray(
             stored.shape, stored.dtype, block.buf

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from io import BytesIO
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -20,6 +20,8 @@ from spinexr.reporting.palette import RGB, class_colour, text_colour
 JPEG_BUDGET_BYTES = 300_000
 _JPEG_QUALITIES = (90, 80, 70, 60)
 _SMALLEST_SCALE = 1 / 16
+_LIKELY_PIXELS = 1_500_000  # beyond, noise fills the budget
+_GROWTH = 2.0  # of the bytes from the best quality at one scale to the lowest at the next
 
 _HEAT_SIDE = 640  # pixels of the longer side
 _HEAT_ALPHA = 0.65
@@ -50,18 +52,40 @@ def as_png(analysis: Analysis) -> AnnotatedImage:
 
 
 def as_jpeg(analysis: Analysis, *, budget_bytes: int = JPEG_BUDGET_BYTES) -> AnnotatedImage:
-    """The annotated image within a budget: quality falls to 60, then the size is halved."""
+    """The annotated image within a budget: as large as fits, then as good as fits.
+
+    Encoding costs time, so the first try is of the size that radiographs end at, and larger ones
+    are tried only where there is room for them.
+    """
     scale = 1.0
-    while True:
-        picture = draw(analysis, scale=scale)
-        for quality in _JPEG_QUALITIES:
-            stream = BytesIO()
-            picture.save(stream, "JPEG", quality=quality, subsampling=0)
-            data = stream.getvalue()
-            smallest = quality == _JPEG_QUALITIES[-1] and scale <= _SMALLEST_SCALE
-            if len(data) <= budget_bytes or smallest:
-                return AnnotatedImage(data, "image/jpeg", picture.width, picture.height, scale)
+    pixels = analysis.radiograph.rows * analysis.radiograph.columns
+    while pixels * scale**2 > _LIKELY_PIXELS:
         scale /= 2
+    best = _fitted(analysis, scale, budget_bytes)
+    while best is None:
+        scale /= 2
+        best = _fitted(analysis, scale, budget_bytes, whatever=scale <= _SMALLEST_SCALE)
+    while scale < 1.0 and len(best.data) * _GROWTH <= budget_bytes:
+        scale *= 2
+        larger = _fitted(analysis, scale, budget_bytes)
+        if larger is None:
+            break
+        best = larger
+    return best
+
+
+def _fitted(
+    analysis: Analysis, scale: float, budget_bytes: int, *, whatever: bool = False
+) -> AnnotatedImage | None:
+    """The picture at a scale in the best quality within the budget, or in the lowest `whatever`."""
+    picture = draw(analysis, scale=scale)
+    for quality in _JPEG_QUALITIES:
+        stream = BytesIO()
+        picture.save(stream, "JPEG", quality=quality, subsampling=0)
+        data = stream.getvalue()
+        if len(data) <= budget_bytes or (whatever and quality == _JPEG_QUALITIES[-1]):
+            return AnnotatedImage(data, "image/jpeg", picture.width, picture.height, scale)
+    return None
 
 
 def heat(analysis: Analysis) -> AnnotatedImage | None:
@@ -93,7 +117,7 @@ def draw(analysis: Analysis, *, scale: float) -> Image.Image:
     grey = _shown(analysis)
     if scale != 1.0:
         size = (max(1, round(grey.width * scale)), max(1, round(grey.height * scale)))
-        grey = grey.resize(size, Image.Resampling.LANCZOS)
+        grey = grey.resize(size, Image.Resampling.BOX)
     picture = grey.convert("RGB")
     style = _Style.for_size(picture.width, picture.height)
     findings = analysis.prediction.findings or ()
@@ -215,11 +239,7 @@ def _place(
         (x1 + gap, y1 + gap),
         (x1 + gap, y2 - height - gap),
     ]
-    rows = range(0, max(1, size[1] - height), height + 2)
-    columns = range(0, max(1, size[0] - width), max(width // 2, 1))
-    anywhere = [(x, y) for y in rows for x in columns]
-    places += sorted(anywhere, key=lambda p: abs(p[0] - x1) + abs(p[1] - y1))
-    for x, y in places:
+    for x, y in chain(places, _anywhere(label, size, (x1, y1))):
         x = max(0, min(x, size[0] - width - 1))
         y = max(0, min(y, size[1] - height - 1))
         rect = (x, y, x + width, y + height)
@@ -227,6 +247,17 @@ def _place(
         if inside and not any(_overlap(rect, other) for other in taken):
             return x, y
     return None
+
+
+def _anywhere(
+    label: tuple[int, int], size: tuple[int, int], near: tuple[int, int]
+) -> Iterable[tuple[int, int]]:
+    """Places all over the picture, the nearest first; sorted only where somebody asks."""
+    width, height = label
+    rows = range(0, max(1, size[1] - height), height + 2)
+    columns = range(0, max(1, size[0] - width), max(width // 2, 1))
+    places = [(x, y) for y in rows for x in columns]
+    yield from sorted(places, key=lambda p: abs(p[0] - near[0]) + abs(p[1] - near[1]))
 
 
 def _overlap(a: _Rect, b: _Rect) -> bool:

@@ -29,6 +29,8 @@ from ultralytics.nn.tasks import DetectionModel  # noqa: E402
 _SETTLE_PASSES = 4
 _SETTLE_BATCH = 4
 _DETECTOR_SIDE = 320
+_LOGIT_OF_FIRM = -1.0986  # 0.25
+_LOGIT_OF_NOTHING = -16.0
 _LOGIT_DEVIATION = 0.2  # of a classifier's logit over textures
 
 
@@ -127,10 +129,12 @@ def _detector(scale: str, boxes: int | None) -> torch.nn.Module:
             for layer in branches:
                 layer.weight /= logits.std()
             ranked = _class_logits(model).amax(1).sort(dim=1, descending=True).values.mean(0)
-            # -1.0986 is the logit of 0.25; for no boxes, a margin that no image overcomes.
-            shift = -1.0986 - float(ranked[boxes]) if boxes else -16.0 - float(ranked[0])
             for layer in branches:
-                layer.bias += shift
+                if boxes:
+                    layer.bias += _LOGIT_OF_FIRM - float(ranked[boxes])
+                else:  # no image overcomes a constant
+                    layer.weight.zero_()
+                    layer.bias.fill_(_LOGIT_OF_NOTHING)
     return model  # type: ignore[no-any-return]
 
 

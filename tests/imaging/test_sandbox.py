@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from spinexr.errors import (
+    BusyError,
     DecoderCrashedError,
     DecodingMemoryError,
     DecodingTimeoutError,
@@ -109,6 +110,20 @@ def test_nothing_stays_in_shared_memory(sandbox: Sandbox) -> None:
     assert_reads(sandbox)
     with pytest.raises(DecoderCrashedError):
         sandbox.read(hostile_work.LATE_CRASH, max_pixels=PIXELS)
+    assert blocks() == []
+
+
+def test_too_little_shared_memory_is_busy_not_a_damaged_file(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(BusyError, match="shm-size"):
+        sandbox.read(builders.dicom(), max_pixels=PIXELS)
+    monkeypatch.undo()
+    assert_reads(sandbox)
     assert blocks() == []
 
 
