@@ -18,7 +18,10 @@ from spinexr.benchmark import measure, radiographs, servers, stages
 from spinexr.benchmark.servers import Server
 from spinexr.domain import DetectPolicy
 from spinexr.errors import ConfigurationError
+from spinexr.imaging import reader
 from spinexr.imaging.sandbox import Sandbox, SandboxOptions
+from spinexr.inference import transforms
+from spinexr.inference.bundle import Intensity
 from spinexr.inference.engines import EngineOptions
 from spinexr.inference.engines.precision import Precision
 from spinexr.inference.loading import load_predictor
@@ -28,18 +31,18 @@ from spinexr.training.untrained import write_untrained_bundle
 
 CLIENTS = (1, 4, 8, 16)
 MEGAPIXELS = (1.0, 4.0, 9.0, 16.0)
-_LEAST_BOXES, _MOST_BOXES = 10, 60
+_LEAST_BOXES, _MOST_BOXES = 10, 100
 _FIRM = 0.25
 _MAX_PIXELS = 100_000_000
 # The largest sizes need more than the server's default.
 _LARGE_MEMORY_MB = 1024
 
-# What the ensemble says, and how many anchors of the detector may exceed 0.25 on textures: what
-# that gives on a radiograph has to be tried.
+# What the ensemble says, and how many anchors of the detector exceed 0.25 on the radiograph; how
+# many boxes suppression makes of them has to be tried.
 _CASES = {
     "normal": (False, (0,)),
     "abnormal, two reference passes": (True, (0,)),
-    "abnormal, one reference pass": (True, (100, 300, 30, 1000, 10, 3000)),
+    "abnormal, one reference pass": (True, (15, 30, 60, 120, 250, 500)),
 }
 
 
@@ -116,11 +119,13 @@ def _bundle(root: Path, case: str, plan: Plan, data: bytes) -> Path:
         ConfigurationError: none is found.
     """
     abnormal, tries = _CASES[case]
+    radiograph = reader.read(data, max_pixels=_MAX_PIXELS)
     for boxes in tries:
         weights = root / str(boxes)
         write_untrained_bundle(
-            weights, detector=plan.detector, seed=plan.seed, abnormal=abnormal, boxes=boxes
-        )
+            weights, detector=plan.detector, seed=plan.seed, abnormal=abnormal, boxes=boxes,
+            image=transforms.to_grey(radiograph, Intensity.STORED_MINMAX),
+        )  # fmt: skip
         predictor = load_predictor(weights, EngineOptions(engine="torch", device="cpu"))
         prediction = analyse(
             data, predictor=predictor, max_pixels=_MAX_PIXELS, detect=DetectPolicy.ALWAYS,

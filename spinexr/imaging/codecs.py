@@ -39,6 +39,7 @@ _UNCOMPRESSED = (
 SUPPORTED_TRANSFER_SYNTAXES = (*_UNCOMPRESSED, uid.RLELossless, *_JPEG, *_JPEG_LS, *_JPEG_2000)
 
 _PLUGIN = "imagecodecs"
+_LARGE = 12_000_000  # pixels, from which decoding may need hundreds of megabytes
 _FRAME_STARTS = (b"\xff\xd8\xff", b"\xff\x4f\xff")  # JPEG and JPEG-LS, JPEG 2000
 
 # What pydicom asks of a plugin module.
@@ -136,9 +137,11 @@ def decode(dataset: Dataset, *, max_pixels: int) -> npt.NDArray[np.integer[Any]]
         raise
     # Decoders and pydicom raise nearly anything on damaged data, RuntimeError to MemoryError.
     except Exception as e:
+        # Native decoders do not say that it was memory they lacked.
+        hint = " Or it needs more memory than reading may use." if rows * columns > _LARGE else ""
         raise CorruptDicomError(
             f"The image data (7FE0,0010) could not be decoded as {syntax.name}. "
-            "The file is damaged or incomplete: export or copy it again."
+            f"The file is damaged or incomplete: export or copy it again.{hint}"
         ) from e
     if array.shape != (rows, columns) or array.dtype.kind not in "iu":
         raise CorruptDicomError(

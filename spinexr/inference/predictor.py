@@ -26,8 +26,9 @@ from spinexr.domain import (
 )
 from spinexr.errors import BusyError, ModelOutputError
 from spinexr.inference import classifier, detector, ensemble, familiarity, transforms
-from spinexr.inference.bundle import Bundle
+from spinexr.inference.bundle import Bundle, Intensity
 from spinexr.inference.engines.base import Engine
+from spinexr.inference.transforms import Grey
 
 # A radiograph of the shape most of VinDr-SpineXR has, small: what a warm-up runs on.
 _WARM_UP_SHAPE: Final = (448, 293)
@@ -86,7 +87,15 @@ class Predictor:
             ConstantImageError: nothing is left of the image under the bundle's intensity rule.
             ModelOutputError: a network gave no valid answer.
         """
-        return self._thread.submit(self._predict, radiograph, detect, candidates_from).result()
+        # Here and not on the inference thread, which another image may be using.
+        stages = _Stages()
+        rules = {self.bundle.ensemble.preprocessing.intensity, self.bundle.detector.intensity}
+        grey = stages.run(
+            "normalise", lambda: {rule: transforms.to_grey(radiograph, rule) for rule in rules}
+        )
+        return self._thread.submit(
+            self._predict, radiograph, grey, stages, detect, candidates_from
+        ).result()
 
     @contextmanager
     def place(self) -> Iterator[None]:
@@ -124,14 +133,14 @@ class Predictor:
         self._thread.shutdown(wait=True)
 
     def _predict(
-        self, radiograph: Radiograph, detect: DetectPolicy, candidates_from: float | None
+        self,
+        radiograph: Radiograph,
+        grey: dict[Intensity, Grey],
+        stages: _Stages,
+        detect: DetectPolicy,
+        candidates_from: float | None,
     ) -> TimedPrediction:
-        stages = _Stages()
         bundle = self.bundle
-        intensities = {bundle.ensemble.preprocessing.intensity, bundle.detector.intensity}
-        grey = stages.run(
-            "normalise", lambda: {i: transforms.to_grey(radiograph, i) for i in intensities}
-        )
         classified = stages.run(
             "classify",
             lambda: classifier.classify(

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from spinexr.datasets.vindr import CLASSES
+from spinexr.inference import yolo
 from spinexr.inference.bundle import (
     DETECTION_FOLDER,
     ENSEMBLE_FOLDER,
@@ -20,6 +21,7 @@ from spinexr.inference.bundle import (
     sha256_of,
 )
 from spinexr.inference.engines import torch_runtime
+from spinexr.inference.yolo import Grey
 
 torch_runtime.prepare()
 
@@ -42,6 +44,7 @@ def write_untrained_bundle(
     seed: int = 0,
     abnormal: bool | None = None,
     boxes: int | None = None,
+    image: Grey | None = None,
 ) -> None:
     """Write a bundle of the standard layout with random weights, marked as untrained.
 
@@ -53,7 +56,8 @@ def write_untrained_bundle(
         abnormal: shift the classifiers' biases until images are called abnormal (True) or normal
             (False); None leaves them undecided.
         boxes: shift the detector's class biases until about this many anchors (before suppression)
-            exceed the firm confidence on textures, 0 for none; None leaves them.
+            exceed the firm confidence, 0 for none; None leaves them.
+        image: what anchors are counted on, instead of textures.
 
     Raises:
         FileExistsError: a checkpoint or manifest is already there; nothing is overwritten.
@@ -75,7 +79,9 @@ def write_untrained_bundle(
             member["sha256"] = sha256_of(file)
         file = folders[1] / detection["file"]
         file.parent.mkdir(parents=True, exist_ok=True)
-        torch.save({"model": _detector(detector, boxes), "epoch": -1, "train_args": {}}, file)
+        torch.save(
+            {"model": _detector(detector, boxes, image), "epoch": -1, "train_args": {}}, file
+        )
         detection["sha256"] = sha256_of(file)
     for folder, manifest in zip(folders, (ensemble, detection), strict=True):
         text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
@@ -118,17 +124,22 @@ def _classifier(architecture: str, size: int, abnormal: bool | None) -> torch.nn
     return model
 
 
-def _detector(scale: str, boxes: int | None) -> torch.nn.Module:
+def _detector(scale: str, boxes: int | None, image: Grey | None) -> torch.nn.Module:
     model: Any = DetectionModel(f"{scale}.yaml", nc=len(CLASSES), verbose=False)
     model.names = dict(enumerate(CLASSES))
     _settle_statistics(model, lambda: _textures(_DETECTOR_SIDE))
     if boxes is not None:
         branches = [branch[-1] for branch in model.model[-1].cv3]
         with torch.no_grad():
-            logits = _class_logits(model)
+            inputs = _textures(_DETECTOR_SIDE)
+            if image is not None:
+                framed, _ = yolo.letterbox(image, STANDARD_DETECTION["preprocessing"]["size"])
+                inputs = torch.from_numpy(yolo.detector_input(framed))
+            logits = _class_logits(model, inputs)
             for layer in branches:
                 layer.weight /= logits.std()
-            ranked = _class_logits(model).amax(1).sort(dim=1, descending=True).values.mean(0)
+            logits = _class_logits(model, inputs)
+            ranked = logits.amax(1).sort(dim=1, descending=True).values.mean(0)
             for layer in branches:
                 if boxes:
                     layer.bias += _LOGIT_OF_FIRM - float(ranked[boxes])
@@ -138,9 +149,9 @@ def _detector(scale: str, boxes: int | None) -> torch.nn.Module:
     return model  # type: ignore[no-any-return]
 
 
-def _class_logits(model: torch.nn.Module) -> torch.Tensor:
+def _class_logits(model: torch.nn.Module, inputs: torch.Tensor) -> torch.Tensor:
     """(batch, classes, anchors)"""
-    return torch.logit(model(_textures(_DETECTOR_SIDE))[0][:, 4:], eps=1e-6)
+    return torch.logit(model(inputs)[0][:, 4:], eps=1e-6)
 
 
 def _settle_statistics(model: torch.nn.Module, images: Callable[[], torch.Tensor]) -> None:

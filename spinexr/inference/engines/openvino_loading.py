@@ -142,10 +142,13 @@ def quantise(
 
     engines = EngineStore(store)
     for network in _networks(bundle):
-        digest = _digest(network)
+        try:
+            digest = _digest(network)
+            exact = _obtain(network, digest, engines, Precision.EXACT)
+        except _NotAvailableError as e:
+            raise not_ready([_problem(bundle.relative(network.checkpoint), e)]) from e
         key = _key(network, digest, Precision.INT8)
         engines.remove(key)
-        exact = _obtain(network, digest, engines, Precision.EXACT)
         _log.info("calibrating %s with %d images", network.name, len(samples[network.name]))
         engines.add(key, quantised_writer(exact, samples[network.name]))
 
@@ -252,6 +255,8 @@ def _obtain(wanted: _Wanted, digest: str, store: EngineStore, precision: Precisi
     except EngineFileError as e:
         _log.warning("compiled network discarded: %s", e)
         store.remove(key)
+    if precision is Precision.INT8:
+        raise _NotAvailableError("lost its int8 network a moment ago; start again.")
     if not wanted.checkpoint.is_file():
         raise _NotAvailableError("is missing, and its compiled network is damaged.")
     if importlib.util.find_spec("torch") is None:
