@@ -54,6 +54,13 @@ def compile_bundle(
         fail(f"{precision} has to be judged: give a labelled dataset with --data.")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
+        if data is not None and precision != "exact":
+            from spinexr.evaluation.precision import labelled
+
+            labelled(data)
+    except SpineXRError as e:
+        fail(e.message)
+    try:
         settings.engines.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=settings.engines).close()
     except OSError as e:

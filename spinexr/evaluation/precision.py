@@ -50,8 +50,7 @@ def judge(
     """
     store = options.store or weights / "engines"
     bundle = load_bundle(weights)
-    training, test = _images(data)
-    parity.refuse_too_few(len(test), least_images)
+    training, test = labelled(data, least_images=least_images)
     exact_options = replace(options, engine="openvino", precision=Precision.EXACT)
     exact = _predict(weights, exact_options, test, max_pixels, "In float32", progress)
     if options.precision is Precision.INT8:
@@ -92,7 +91,14 @@ def calibrate(
     openvino_loading.quantise(bundle, samples, store=store)
 
 
-def _images(data: Path) -> tuple[tuple[LabelledImage, ...], tuple[LabelledImage, ...]]:
+def labelled(
+    data: Path, *, least_images: int = parity.LEAST_IMAGES
+) -> tuple[tuple[LabelledImage, ...], tuple[LabelledImage, ...]]:
+    """The images to calibrate on and those to judge by.
+
+    Raises:
+        ConfigurationError: the dataset has problems or is too small.
+    """
     parts = []
     for part in ("train", "test"):
         dataset = vindr.read(data, parts=(part,))
@@ -101,6 +107,7 @@ def _images(data: Path) -> tuple[tuple[LabelledImage, ...], tuple[LabelledImage,
                 f"{len(dataset.problems)} problems in the {part} part: {dataset.problems[0]}."
             )
         parts.append(dataset.images)
+    parity.refuse_too_few(len(parts[1]), least_images)
     return parts[0], parts[1]
 
 

@@ -40,7 +40,7 @@ def test_the_plain_server_and_spinexr_answer_alike(
 ) -> None:
     from spinexr.benchmark.reference import create_reference
 
-    data = builders.dicom(builders.pixels(640, 416))
+    data = builders.dicom(builders.pixels(540, 360))
     client = create_reference(untrained_root, threads=2).test_client()
     plain = client.post("/upload", data={"file": (BytesIO(data), "a.dcm")}).get_json()
     ours = analyse(data, predictor=real_predictor, max_pixels=10**7).prediction

@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from spinexr.inference import transforms
 from spinexr.inference.bundle import Bundle, load_bundle
 from spinexr.inference.engines import openvino_loading, precision
 from spinexr.inference.engines.mapped_files import release_pages
 from spinexr.inference.engines.openvino_engine import OpenVinoEngine
 from spinexr.inference.engines.precision import Precision, Verdicts, supported
+from tests import builders
 
 MEASURED = {"auroc_drop": 0.0001, "flips": 0.001}
 
@@ -106,12 +108,12 @@ def test_int8_that_is_not_compiled_is_not_served(
 def test_untrained_networks_need_no_verdict(
     untrained_root: Path, load: Callable[..., OpenVinoEngine]
 ) -> None:
-    exact, reduced = (
-        load(load_bundle(untrained_root), p) for p in (Precision.EXACT, Precision.BF16)
-    )
-    batch = np.random.default_rng(0).normal(size=(1, 3, 224, 224)).astype(np.float32)
-    for name, answer in exact.classify(batch).items():
-        np.testing.assert_allclose(reduced.classify(batch)[name].logits, answer.logits, atol=0.3)
+    bundle = load_bundle(untrained_root)
+    grey = transforms.stored_minmax(builders.radiograph(builders.pixels(480, 320)))
+    batch = transforms.classifier_input(grey, bundle.ensemble.preprocessing)
+    exact, reduced = (load(bundle, p).classify(batch) for p in (Precision.EXACT, Precision.BF16))
+    for name, answer in exact.items():
+        np.testing.assert_allclose(reduced[name].logits, answer.logits, atol=0.3)
 
 
 def test_a_processor_without_the_instructions_is_noticed(
