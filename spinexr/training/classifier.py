@@ -6,7 +6,7 @@ import contextlib
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,7 @@ def train(
     initial: Path | None = None,
     resume: bool = False,
     device: str = "auto",
-    command: str = "",
+    commands: Sequence[str] = (),
     cache: Path | None = None,
     report: Callable[[str], None] = lambda _line: None,
     progress: Progress = silent,
@@ -105,6 +105,7 @@ def train(
 
     Args:
         initial: a checkpoint of the same architecture to start from.
+        commands: this one, after those that made `initial`.
 
     Raises:
         ConfigurationError: `initial` does not hold the architecture.
@@ -118,7 +119,7 @@ def train(
         "architecture": architecture,
         "data": part.fingerprint,
         "options": asdict(options),
-        "command": command,
+        "commands": list(commands),
         "versions": {"torch": torch.__version__, "numpy": np.__version__},
         "device": where.type,
         "images": {"training": len(part.training), "validation": len(part.validation)},

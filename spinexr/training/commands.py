@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 from spinexr import __version__
 from spinexr.datasets import phantoms
 from spinexr.domain import TrainingData
-from spinexr.errors import ConfigurationError
+from spinexr.errors import ConfigurationError, TrainingError
 from spinexr.evaluation.classification import expected_calibration_error
 from spinexr.inference.bundle import (
     ENSEMBLE_FOLDER,
@@ -78,7 +78,7 @@ def train_classifiers(
             initial=initial,
             resume=job.resume and folder.exists(),
             device=job.device,
-            command=job.command,
+            commands=[*_earlier(job.initial, architecture), job.command],
             cache=job.out / RUNS / "cache",
             report=job.report,
             progress=job.progress,
@@ -244,17 +244,23 @@ def _same_run(job: Job, part: TrainPart, options: ClassifierOptions) -> None:
 
 def _commands(job: Job) -> list[str]:
     """What made the classifiers, and before that what made those they started from."""
-    earlier: list[str] = []
-    if job.initial is not None:
-        try:
-            manifest = json.loads(
-                (job.initial / ENSEMBLE_FOLDER / MANIFEST).read_text(encoding="utf-8")
-            )
-            earlier = [str(c) for c in manifest["provenance"]["commands"]]
-        except (OSError, ValueError, KeyError, TypeError):
-            earlier = ["unknown: the bundle started from does not say"]
-    own = [str(job.run_folder(a).config().get("command")) for a in ARCHITECTURES]
-    return list(dict.fromkeys([*earlier, *own]))
+    made = [str(c) for a in ARCHITECTURES for c in job.run_folder(a).config()["commands"]]
+    return list(dict.fromkeys(made))
+
+
+def _earlier(initial: Path | None, architecture: str) -> list[str]:
+    """The commands that made the checkpoint to start from: from its run, else from its manifest."""
+    if initial is None:
+        return []
+    try:
+        return [str(c) for c in RunFolder(initial / RUNS / architecture).config()["commands"]]
+    except (TrainingError, KeyError):
+        pass
+    try:
+        manifest = json.loads((initial / ENSEMBLE_FOLDER / MANIFEST).read_text(encoding="utf-8"))
+        return [str(c) for c in manifest["provenance"]["commands"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ["unknown: the bundle started from does not say"]
 
 
 def _phantoms(root: Path) -> dict[str, Any] | None:

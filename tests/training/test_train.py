@@ -21,7 +21,7 @@ from spinexr.errors import ConfigurationError, TrainingError
 from spinexr.inference.bundle import Intensity, load_bundle
 from spinexr.inference.engines import EngineOptions
 from spinexr.inference.loading import load_predictor
-from spinexr.training import classifier, detector, examples
+from spinexr.training import classifier, commands, detector, examples
 from spinexr.training.classifier import ClassifierOptions
 from spinexr.training.examples import TrainPart
 from spinexr.training.runs import BEST, LAST, RunFolder
@@ -99,10 +99,10 @@ def test_a_killed_run_goes_on_with_the_same_curve(
 def test_a_run_folder_says_what_was_asked_and_how_it_went(
     train: Callable[..., Any], tmp_path: Path, part: TrainPart
 ) -> None:
-    trained = train(command="spinexr train toy")
+    trained = train(commands=["spinexr train toy"])
     run = tmp_path / "run"
     config = json.loads((run / "config.json").read_text())
-    assert config["command"] == "spinexr train toy"
+    assert config["commands"] == ["spinexr train toy"]
     assert config["data"] == part.fingerprint
     assert config["options"]["epochs"] == 3
     assert len(curve(run)) == trained.epochs == 3
@@ -198,6 +198,17 @@ def test_windows_first_and_whole_images_at_the_end() -> None:
 def test_windows_larger_than_images_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="lower --window"):
         ClassifierOptions(size=64, window=112)
+
+
+def test_what_made_the_checkpoint_to_start_from_is_remembered(
+    train: Callable[..., Any], tmp_path: Path
+) -> None:
+    made = tmp_path / "runs" / SMALL
+    train(f"runs/{SMALL}", commands=["spinexr train first"])
+    assert made.exists()
+    assert commands._earlier(tmp_path, SMALL) == ["spinexr train first"]
+    assert commands._earlier(None, SMALL) == []
+    assert commands._earlier(tmp_path / "elsewhere", SMALL)[0].startswith("unknown")
 
 
 def test_another_architecture_is_not_resumed(train: Callable[..., Any]) -> None:
