@@ -76,6 +76,7 @@ def test_health_lists_every_model_when_all_have_answered(client: FlaskClient) ->
     assert health["bundle"]["name"] == "fake"
     assert health["engine"] == {
         "name": "fake", "version": "1", "device": "cpu", "precision": "exact",
+        "wanted_precision": "exact", "precision_note": None, "precision_measured": None,
     }  # fmt: skip
     assert len(health["models"]) == 3
     assert all(m["loaded"] and len(m["sha256"]) == 64 for m in health["models"])
