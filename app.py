@@ -12,7 +12,7 @@ except ConfigurationError as e:
     sys.exit(f"SpineXR cannot start: {e.message}")
 
 if __name__ == "__main__":
-    from spinexr.web.server import serve
+    from spinexr.server import serve
 
     serve(settings)
 else:

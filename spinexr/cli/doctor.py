@@ -14,8 +14,8 @@ import click
 from spinexr import spool
 from spinexr.cli.common import FAILED, weights_option
 from spinexr.errors import SpineXRError
+from spinexr.server import check_listening
 from spinexr.settings import PROJECT_ROOT, Settings
-from spinexr.web.server import check_listening
 
 _LOWEST_PYTHON = (3, 11)
 

@@ -17,6 +17,6 @@ from spinexr.cli.common import settings_with, weights_option
 @weights_option
 def serve(host: str | None, port: int | None, weights: Path | None) -> None:
     """Serve the page and the API."""
-    from spinexr.web.server import serve as run
+    from spinexr.server import serve as run
 
     run(settings_with(host=host, port=port, weights=weights))
