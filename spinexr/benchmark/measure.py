@@ -6,9 +6,11 @@ import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from statistics import median, quantiles
+from statistics import median
 from time import perf_counter
 from typing import Any
+
+import numpy as np
 
 from spinexr.benchmark.servers import PeakMemory, Server
 from spinexr.errors import ConfigurationError
@@ -48,8 +50,8 @@ def throughput(server: Server, data: bytes, *, clients: int, requests: int) -> T
         start = perf_counter()
         seconds = list(pool.map(lambda _: checked(server, data)[0], range(requests)))
         elapsed = perf_counter() - start
-    cuts = quantiles(seconds, n=100, method="inclusive")
-    return Throughput(clients, requests / elapsed, cuts[49], cuts[94], cuts[98], peak.bytes)
+    p50, p95, p99 = (float(q) for q in np.percentile(seconds, (50, 95, 99)))
+    return Throughput(clients, requests / elapsed, p50, p95, p99, peak.bytes)
 
 
 def checked(server: Server, data: bytes, *, html: bool = False) -> tuple[float, bytes]:
