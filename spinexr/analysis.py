@@ -5,9 +5,7 @@ from __future__ import annotations
 from time import perf_counter
 from types import MappingProxyType
 
-from spinexr.domain import Analysis, DetectPolicy, Notice
-from spinexr.imaging import reader
-from spinexr.imaging.reader import Read
+from spinexr.domain import Analysis, DetectPolicy, Notice, Read
 from spinexr.inference.predictor import Predictor
 
 _UNFAMILIAR = Notice(
@@ -25,7 +23,7 @@ def analyse(
     detect: DetectPolicy = DetectPolicy.WHEN_ABNORMAL,
     allow_other_body_part: bool = False,
     candidates_from: float | None = None,
-    read: Read = reader.read,
+    read: Read | None = None,
 ) -> Analysis:
     """Analyse one radiograph.
 
@@ -34,12 +32,18 @@ def analyse(
         max_pixels: rows × columns may not exceed this.
         detect: when the lesion detector runs.
         allow_other_body_part: go on when the header names another body part than the spine.
-        read: what reads the file; `sandbox.Sandbox.read` where files are not trusted.
+        read: what reads the file; `sandbox.Sandbox.read` where files are not trusted. By default
+            `reader.read`, in this process.
         candidates_from: also keep every box of at least this confidence, for evaluation.
 
     Raises:
         SpineXRError: every refusal and failure; there is no partial answer.
     """
+    if read is None:
+        # Late: a server reads elsewhere, and needs no DICOM in its own memory.
+        from spinexr.imaging import reader
+
+        read = reader.read
     with predictor.place():
         start = perf_counter()
         radiograph = read(data, max_pixels=max_pixels, allow_other_body_part=allow_other_body_part)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -127,6 +127,14 @@ class Radiograph:
     @property
     def columns(self) -> int:
         return int(self.stored.shape[1])
+
+
+class Read(Protocol):
+    """Something that reads as `imaging.reader.read` does, in this process or in another."""
+
+    def __call__(
+        self, data: bytes, *, max_pixels: int, allow_other_body_part: bool = False
+    ) -> Radiograph: ...
 
 
 @dataclass(frozen=True, slots=True)

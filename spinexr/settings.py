@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
-from spinexr.domain import DetectPolicy
 from spinexr.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from spinexr.domain import DetectPolicy
     from spinexr.imaging.sandbox import SandboxOptions
     from spinexr.inference.engines import EngineOptions
 
@@ -43,11 +43,6 @@ def _choice(*allowed: str) -> Callable[[str], str]:
 
     parse.__doc__ = "one of " + ", ".join(allowed)
     return parse
-
-
-def _detect(text: str) -> DetectPolicy:
-    """one of when_abnormal, always"""
-    return DetectPolicy(text.lower())
 
 
 def _host(text: str) -> str:
@@ -98,8 +93,10 @@ class Settings:
     port: int = _setting(5000, _integer(1, 65535), "port to listen on", variable="PORT")
     max_upload_mb: int = _setting(16, _integer(1, 1024), "largest file accepted, in MB")
     max_megapixels: int = _setting(40, _integer(1, 400), "largest image accepted, in megapixels")
-    detect: DetectPolicy = _setting(
-        DetectPolicy.WHEN_ABNORMAL, _detect, "when the lesion detector runs: when_abnormal, always"
+    detect: str = _setting(
+        "when_abnormal",
+        _choice("when_abnormal", "always"),
+        "when the lesion detector runs: when_abnormal, always",
     )
     engine: str = _setting(
         "auto",
@@ -150,9 +147,16 @@ class Settings:
         return self.max_megapixels * 1_000_000
 
     @property
+    def detect_policy(self) -> DetectPolicy:
+        """When the lesion detector runs."""
+        # Late: it brings numpy along, which the process above the server needs not hold.
+        from spinexr.domain import DetectPolicy
+
+        return DetectPolicy(self.detect)
+
+    @property
     def engine_options(self) -> EngineOptions:
         """How the networks are to run."""
-        # Late: they bring numpy along.
         from spinexr.inference.engines import EngineOptions
         from spinexr.inference.engines.precision import Precision
 
@@ -167,7 +171,7 @@ class Settings:
     @property
     def sandbox_options(self) -> SandboxOptions:
         """The limits of the processes that read files."""
-        from spinexr.imaging.sandbox import SandboxOptions  # late, as above
+        from spinexr.imaging.sandbox import SandboxOptions
 
         return SandboxOptions(
             workers=self.readers,

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from spinexr.domain import DetectPolicy
 from spinexr.errors import ConfigurationError
 from spinexr.settings import Settings
 
@@ -48,7 +47,7 @@ def test_every_setting_is_read_from_its_variable() -> None:
         port=8080,
         max_upload_mb=32,
         max_megapixels=10,
-        detect=DetectPolicy.ALWAYS,
+        detect="always",
         device="cpu",
         inference_threads=2,
         queue=3,
@@ -60,9 +59,7 @@ def test_every_setting_is_read_from_its_variable() -> None:
 
 
 def test_the_environment_written_back_reads_as_the_same_settings() -> None:
-    settings = replace(
-        Settings(), port=8080, cors_origins=("https://a.example",), detect=DetectPolicy.ALWAYS
-    )
+    settings = replace(Settings(), port=8080, cors_origins=("https://a.example",), detect="always")
     assert Settings.from_env(settings.to_env()) == settings
     assert Settings.from_env(Settings().to_env()) == Settings()
 

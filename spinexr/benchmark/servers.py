@@ -104,7 +104,10 @@ def spinexr(
     """
     port = _free_port()
     with tempfile.TemporaryDirectory(prefix="spinexr-benchmark-") as uploads:
+        # The plain server's decoder is not a part of SpineXR, but pydicom loads what it finds.
+        (Path(uploads) / "gdcm.py").write_text("raise ImportError\n", encoding="ascii")
         environment = {
+            "PYTHONPATH": uploads,
             "PORT": str(port),
             "SPINEXR_HOST": "127.0.0.1",
             "SPINEXR_WEIGHTS": str(weights),

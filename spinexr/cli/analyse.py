@@ -15,8 +15,7 @@ from spinexr.domain import DetectPolicy
 from spinexr.errors import SpineXRError, TooLargeError
 
 if TYPE_CHECKING:
-    from spinexr.domain import Analysis
-    from spinexr.imaging.reader import Read
+    from spinexr.domain import Analysis, Read
     from spinexr.inference.predictor import Predictor
     from spinexr.settings import Settings
 
@@ -63,7 +62,7 @@ def analyse(
     from spinexr.imaging.sandbox import Sandbox
     from spinexr.inference.loading import load_predictor
 
-    settings = settings_with(weights=weights, detect=DetectPolicy(detect) if detect else None)
+    settings = settings_with(weights=weights, detect=detect)
     try:
         if out is not None:
             out.mkdir(parents=True, exist_ok=True)
@@ -129,7 +128,7 @@ def _analyse_file(
         file.read_bytes(),
         predictor=predictor,
         max_pixels=settings.max_pixels,
-        detect=settings.detect,
+        detect=settings.detect_policy,
         allow_other_body_part=allow_other_body_part,
         read=read,
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from pydicom.dataset import Dataset
 
 from spinexr.domain import Radiograph
@@ -11,14 +9,6 @@ from spinexr.imaging import codecs, dicom, display, gate, header
 
 # Room for a header beside the pixels when a deflated dataset is unpacked.
 _HEADER_BYTES = 16 * 1024 * 1024
-
-
-class Read(Protocol):
-    """Something that reads as `read` does, here or in another process."""
-
-    def __call__(
-        self, data: bytes, *, max_pixels: int, allow_other_body_part: bool = False
-    ) -> Radiograph: ...
 
 
 def read(data: bytes, *, max_pixels: int, allow_other_body_part: bool = False) -> Radiograph:

@@ -12,7 +12,8 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
+from multiprocessing import get_all_start_methods, get_context
+from multiprocessing.context import BaseContext
 from multiprocessing.shared_memory import SharedMemory
 
 import numpy as np
@@ -67,8 +68,7 @@ class Sandbox:
             max_tasks=_FILES_PER_WORKER,
             initializer=worker.confine,
             initargs=(self.options.memory_mb, available_threads()),
-            # A fork would carry over this process's threads, locks and memory.
-            context=get_context("spawn"),
+            context=_clean_processes(),
         )
 
     def read(
@@ -145,6 +145,17 @@ class Sandbox:
         if isinstance(reply, SpineXRError):
             raise reply
         return reply
+
+
+def _clean_processes() -> BaseContext:
+    """Starts processes that have nothing of this one: a fork of it would carry over its threads,
+    locks and memory. They are forks of one that has only imported what all of them need, so that
+    they share its memory and start at once; where there is no fork, each begins anew."""
+    if "forkserver" not in get_all_start_methods():
+        return get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload([worker.__name__, "spinexr.imaging.reader"])
+    return context
 
 
 def _with_pixels(reply: worker.Reply, name: str) -> Radiograph:

@@ -1,4 +1,7 @@
-"""What runs inside the processes of the sandbox. Imports pydicom, numpy and the codecs only."""
+"""What runs inside the processes of the sandbox.
+
+The server imports this module too, to name the work; what reads files is imported where it is used,
+so that only the processes hold it: pydicom, numpy and the codecs, and nothing else."""
 
 from __future__ import annotations
 
@@ -12,9 +15,10 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import numpy as np
 
+from spinexr import allocator
 from spinexr.domain import Radiograph
 from spinexr.errors import SpineXRError
-from spinexr.imaging import codecs, reader, shared_memory
+from spinexr.imaging import shared_memory
 
 _MEBIBYTE = 1024 * 1024
 _LEAST_ROOM_BYTES = 32 * _MEBIBYTE  # of a radiograph of 4 megapixels and its file, twice
@@ -45,7 +49,10 @@ def confine(memory_mb: int, threads: int) -> None:
 
     Where a limit cannot be set, as on Windows, the process goes on without it.
     """
+    from spinexr.imaging import codecs
+
     codecs.use_threads(threads)
+    allocator.give_back_freed_memory()
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
 
@@ -66,6 +73,8 @@ def ready() -> None:
 def read(request: Request) -> Reply | SpineXRError:
     """Read a file; a refusal is returned, not raised, so that it travels without a traceback,
     which could quote the file."""
+    from spinexr.imaging import reader
+
     file = SharedMemory(request.file)
     try:
         data = np.ndarray(request.file_bytes, np.uint8, file.buf).tobytes()

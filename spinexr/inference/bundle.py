@@ -54,6 +54,11 @@ class Preprocessing:
     std: tuple[float, float, float]
     flips: tuple[Flip, ...]
 
+    @property
+    def batch_shape(self) -> tuple[int, int, int, int]:
+        """(views, 3, size, size): what one radiograph becomes."""
+        return (len(self.flips), 3, self.size, self.size)
+
 
 @dataclass(frozen=True, slots=True)
 class MemberSpec:

@@ -26,6 +26,7 @@ def load_predictor(
     predictor = Predictor(bundle, engine, queue, known)
     try:
         predictor.warm_up()
+        engine.settle()
     except ModelOutputError as e:
         predictor.close()
         raise ModelsNotReadyError(e.message, [Problem(e.code, e.message)]) from e

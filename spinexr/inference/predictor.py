@@ -32,6 +32,8 @@ from spinexr.inference.transforms import Grey
 
 # A radiograph of the shape most of VinDr-SpineXR has, small: what a warm-up runs on.
 _WARM_UP_SHAPE: Final = (448, 293)
+# One image that the networks look at, and one that is being read meanwhile.
+_MOST_DECODED: Final = 2
 
 _T = TypeVar("_T")
 
@@ -49,8 +51,9 @@ class Predictor:
     """Bundle and engine behind one inference thread and a bounded number of places.
 
     Model objects may not be shared between threads, so all of them run on one thread of their own.
-    Whoever analyses takes one of `queue` places for the whole of it, decoding included, so that
-    memory is bounded; beyond them the next one is refused at once.
+    Whoever analyses takes one of `queue` places for the whole of it; beyond them the next one is
+    refused at once. Of those that have a place, only so many are decoded as keep the thread busy:
+    pixels take more memory than files.
     """
 
     bundle: Bundle
@@ -58,10 +61,12 @@ class Predictor:
     queue: int = 4
     familiarity: familiarity.Familiarity | None = None
     _places: threading.BoundedSemaphore = field(init=False, repr=False)
+    _decoded: threading.BoundedSemaphore = field(init=False, repr=False)
     _thread: ThreadPoolExecutor = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_places", threading.BoundedSemaphore(self.queue))
+        object.__setattr__(self, "_decoded", threading.BoundedSemaphore(_MOST_DECODED))
         object.__setattr__(
             self, "_thread", ThreadPoolExecutor(1, thread_name_prefix="spinexr-inference")
         )
@@ -99,7 +104,8 @@ class Predictor:
 
     @contextmanager
     def place(self) -> Iterator[None]:
-        """One of the places, held from before an image is read until it is predicted.
+        """One of the places, held from before an image is read until it is predicted; waits for
+        its turn to be read.
 
         Raises:
             BusyError: all are taken.
@@ -107,7 +113,8 @@ class Predictor:
         if not self._places.acquire(blocking=False):
             raise BusyError("Too many images are being analysed. Try again in a few seconds.")
         try:
-            yield
+            with self._decoded:
+                yield
         finally:
             self._places.release()
 

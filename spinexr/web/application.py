@@ -6,8 +6,8 @@ import logging
 
 from flask import Flask
 
-from spinexr import DISCLAIMER, __version__, spool
-from spinexr.imaging.reader import Read
+from spinexr import DISCLAIMER, __version__, allocator, spool
+from spinexr.domain import Read
 from spinexr.imaging.sandbox import Sandbox
 from spinexr.settings import PROJECT_ROOT, Settings
 from spinexr.web import errors, health, pages, presentation, requests, samples, security, upload
@@ -34,6 +34,7 @@ def create_app(
         ConfigurationError: the spool cannot be written.
     """
     settings = settings or Settings()
+    allocator.give_back_freed_memory()
     app = Flask(
         "spinexr",
         root_path=str(PROJECT_ROOT),

@@ -75,7 +75,7 @@ def analysed(name: str) -> Response:
         _find(name).file.read_bytes(),
         predictor=state().models.predictor(),
         max_pixels=settings.max_pixels,
-        detect=settings.detect,
+        detect=settings.detect_policy,
         read=state().read,
     )
     return answer(analysis)

@@ -7,7 +7,7 @@ from typing import cast
 
 from flask import current_app
 
-from spinexr.imaging.reader import Read
+from spinexr.domain import Read
 from spinexr.settings import Settings
 from spinexr.web.models import Models
 

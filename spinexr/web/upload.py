@@ -40,7 +40,7 @@ class Upload:
 def upload() -> Response:
     settings = state().settings
     predictor = state().models.predictor()
-    wanted = parse(request, settings.max_upload_bytes, settings.detect)
+    wanted = parse(request, settings.max_upload_bytes, settings.detect_policy)
     analysis = analyse(
         wanted.data,
         predictor=predictor,

@@ -27,6 +27,7 @@ from tests import builders, hostile_work
 from tests.processes import ROOT, environment
 
 PIXELS = 10_000_000
+MODELS = ("torch", "timm", "ultralytics", "openvino", "cv2")
 
 
 @pytest.fixture(scope="module")
@@ -134,13 +135,17 @@ def test_a_limit_in_which_no_process_can_start_is_said() -> None:
     sandbox.close()
 
 
-def test_the_processes_hold_no_models_and_no_web_server() -> None:
+@pytest.mark.parametrize(
+    ("imported", "not_wanted"),
+    [
+        ("spinexr.imaging.sandbox_worker, spinexr.imaging.reader", (*MODELS, "flask")),
+        ("spinexr.web, spinexr.inference.loading", ("pydicom", "imagecodecs")),
+    ],
+    ids=["the processes hold no models and no web server", "the server holds no decoders"],
+)
+def test_each_process_holds_what_it_needs(imported: str, not_wanted: tuple[str, ...]) -> None:
     """In a process of its own: here everything is imported already."""
-    code = (
-        "import sys, spinexr.imaging.sandbox_worker\n"
-        "heavy = {'torch', 'timm', 'ultralytics', 'openvino', 'cv2', 'flask'}\n"
-        "print(sorted(heavy & set(sys.modules)))\n"
-    )
+    code = f"import sys, {imported}\nprint(sorted(set({not_wanted}) & set(sys.modules)))\n"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=environment(), capture_output=True, text=True,
         check=True,

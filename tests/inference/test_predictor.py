@@ -200,6 +200,25 @@ def test_a_place_is_taken_before_the_image_is_decoded(predictor: Predictor) -> N
         analyse(b"not even DICOM", predictor=predictor, max_pixels=10**7)
 
 
+def test_an_image_waits_to_be_read_while_two_are_at_work() -> None:
+    predictor = Predictor(fake_bundle(), FakeEngine(), queue=3)
+    arrived, happened = threading.Event(), list[str]()
+
+    def third() -> None:
+        arrived.set()
+        with predictor.place():
+            happened.append("the third was read")
+
+    with ThreadPoolExecutor(1) as pool, predictor.place():
+        with predictor.place():
+            running = pool.submit(third)
+            assert arrived.wait(60)
+            happened.append("the second was done")
+        running.result(60)
+    assert happened == ["the second was done", "the third was read"]
+    predictor.close()
+
+
 def test_a_failed_analysis_gives_its_place_back(engine: FakeEngine) -> None:
     predictor = Predictor(fake_bundle(), engine, queue=1)
     engine.logits["ResNet50"] = float("nan")

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import openvino
 
+from spinexr import allocator
 from spinexr.errors import ModelOutputError
 from spinexr.inference import yolo
 from spinexr.inference.bundle import DetectorSpec
@@ -43,6 +44,7 @@ class OpenVinoEngine(Engine):
         spec: DetectorSpec,
         class_names: tuple[str, ...],
         models: tuple[LoadedModel, ...],
+        batch_shape: tuple[int, ...],
         threads: int = 0,
         choice: Choice | None = None,
     ) -> None:
@@ -50,6 +52,8 @@ class OpenVinoEngine(Engine):
 
         Args:
             members: by name, the file of each classifier. detector: its file.
+            batch_shape: (N, 3, size, size) of what `classify` will get; the networks are compiled
+                for one shape, and anew for another.
             threads: 0 for all processors that the process may use.
             choice: the precision; exact by default.
 
@@ -69,13 +73,21 @@ class OpenVinoEngine(Engine):
         self.models = models
         self.class_names = class_names
         self._spec = spec
-        self._members: dict[str, Any] = {}
-        for name, file in members.items():
-            self._members[name] = self._compiled(self._core.read_model(file), file)
+        self._member_files = members
+        self._batch_shape = batch_shape
+        self._members = self._compiled_members()
         self._detector_file = detector
         self._detectors: OrderedDict[tuple[int, int], Any] = OrderedDict()
 
+    def settle(self) -> None:
+        for file in (*self._member_files.values(), self._detector_file):
+            release_pages(file.with_suffix(".bin"))
+        allocator.give_back_now()
+
     def classify(self, batch: npt.NDArray[np.float32]) -> dict[str, ClassifierOutput]:
+        if batch.shape != self._batch_shape:
+            self._batch_shape = batch.shape
+            self._members = self._compiled_members()
         answers = {}
         for name, network in self._members.items():
             logits, features, activations = network(batch).values()
@@ -102,10 +114,8 @@ class OpenVinoEngine(Engine):
             most=self._spec.max_detections,
         )  # fmt: skip
 
-    def _compiled(self, network: Any, file: Path) -> Any:
-        compiled = self._core.compile_model(network, "CPU", self._config)
-        release_pages(file.with_suffix(".bin"))
-        return compiled
+    def _compiled_members(self) -> dict[str, Any]:
+        return {n: self._compiled(f, self._batch_shape) for n, f in self._member_files.items()}
 
     def _detector(self, rows: int, columns: int) -> Any:
         """The detector compiled for one shape; the least recently used one makes room."""
@@ -113,8 +123,15 @@ class OpenVinoEngine(Engine):
         if shape not in self._detectors:
             while len(self._detectors) >= _MOST_SHAPES:
                 self._detectors.popitem(last=False)
-            network = self._core.read_model(self._detector_file)
-            network.reshape([1, 3, rows, columns])
-            self._detectors[shape] = self._compiled(network, self._detector_file)
+            self._detectors[shape] = self._compiled(self._detector_file, (1, 3, rows, columns))
         self._detectors.move_to_end(shape)
         return self._detectors[shape]
+
+    def _compiled(self, file: Path, shape: tuple[int, ...]) -> Any:
+        """A network for one input shape: faster than for any, and its weights are repacked now, so
+        that the file's pages can go."""
+        network = self._core.read_model(file)
+        network.reshape(list(shape))
+        compiled = self._core.compile_model(network, "CPU", self._config)
+        release_pages(file.with_suffix(".bin"))
+        return compiled

@@ -103,6 +103,7 @@ def load(
             spec=bundle.detector,
             class_names=tuple(networks["detector"].about["classes"]),
             models=tuple(models),
+            batch_shape=bundle.ensemble.preprocessing.batch_shape,
             threads=threads,
             choice=choice,
         )
