@@ -91,13 +91,15 @@ def _stages(stages: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def _networks(rows: Sequence[Mapping[str, Any]]) -> str:
-    head = ["network", "precision", "GFLOP", "ms", "GFLOP/s", "share of a matrix product"]
+    head = ["network", "precision", "GFLOP", "ms", "GFLOP/s"]
+    head += [f"share of {library}'s matrix product" for library in rows[0]["shares"]]
     return _table(
         head,
         [
             [
                 r["network"], r["precision"], f"{r['gflop']:.1f}", f"{1000 * r['seconds']:.1f}",
-                f"{r['gflop'] / r['seconds']:.0f}", f"{r['share']:.2f}",
+                f"{r['gflop'] / r['seconds']:.0f}",
+                *(f"{share:.2f}" for share in r["shares"].values()),
             ]
             for r in rows
         ],

@@ -97,7 +97,7 @@ def run(plan: Plan, report: Callable[[str], None]) -> dict[str, Any]:
             networks += [
                 {
                     "network": name, "precision": precision.value, "gflop": rate.gflop,
-                    "seconds": rate.seconds, "share": rate.share_of_product,
+                    "seconds": rate.seconds, "shares": rate.shares,
                 }
                 for name, rate in rates.items()
             ]  # fmt: skip

@@ -109,7 +109,7 @@ def test_the_tables_hold_ratios_against_the_first_server() -> None:
         "stages": {"reading": {"decode": 0.1}, "exact": {"resize": 0.002}},
         "networks": [
             {"network": "DenseNet121", "precision": "exact", "gflop": 5.7, "seconds": 0.05,
-             "share": 0.71},
+             "shares": {"PyTorch": 0.71}},
         ],
         "sizes": [{"megapixels": 4.0, "file_bytes": 5_000_000, "read_s": 0.2, "rest_s": 0.3}],
     }  # fmt: skip
