@@ -7,6 +7,8 @@ are rendered while another request is analysed. No preload: the models must load
 import os
 import sys
 
+from gunicorn.http.unreader import SocketUnreader
+
 from spinexr import spool
 from spinexr.errors import ConfigurationError
 from spinexr.settings import Settings
@@ -31,3 +33,7 @@ control_socket_disable = True  # one path for all servers of a user, and nobody 
 accesslog = None
 errorlog = "-"
 loglevel = "warning"
+
+# What Flask takes at a time. gunicorn would hold up to 1 MB ready, and copy all of what is left of
+# it each time.
+SocketUnreader.max_body_chunk = 64 * 1024

@@ -9,6 +9,10 @@ import sys
 _M_MMAP_THRESHOLD = -3
 _M_ARENA_MAX = -8
 
+# Large arrays in pages of 2 MB, where the system offers them: a tenth of the time of an
+# uncompressed image is spent on asking for small ones. Read at the start of a process, by 2.35 on.
+HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+
 _LARGE_BYTES = 1024 * 1024
 _ARENAS = 2
 

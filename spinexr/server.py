@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 
+from spinexr import allocator
 from spinexr.errors import ConfigurationError
 from spinexr.settings import PROJECT_ROOT, Settings
 
@@ -20,7 +21,7 @@ def serve(settings: Settings) -> None:
         check_listening(settings.host, settings.port)
     except ConfigurationError as e:
         sys.exit(f"SpineXR cannot start: {e.message}")
-    environment = {**os.environ, **settings.to_env()}
+    environment = {**allocator.HUGE_PAGES, **os.environ, **settings.to_env()}
     print(f"SpineXR on http://{_browsable(settings.host)}:{settings.port}", flush=True)
     if sys.platform == "win32":  # gunicorn needs fork
         from spinexr.web import create_app

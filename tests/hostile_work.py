@@ -7,19 +7,16 @@ import signal
 import threading
 from multiprocessing.shared_memory import SharedMemory
 
-import numpy as np
-
 from spinexr.errors import SpineXRError
 from spinexr.imaging import sandbox_worker as worker
+from spinexr.imaging import shared_memory
 
 CRASH, HANG, HOARD, LATE_CRASH = b"crash", b"hang", b"hoard", b"late crash"
 
 
 def work(request: worker.Request) -> worker.Reply | SpineXRError:
     """Read, but do what the file says where it is one of the words above."""
-    block = SharedMemory(request.file)
-    word = np.ndarray(request.file_bytes, np.uint8, block.buf).tobytes()
-    block.close()
+    word = shared_memory.read(request.file, request.file_bytes)
     if word == CRASH:
         os.kill(os.getpid(), signal.SIGSEGV)
     if word == HANG:

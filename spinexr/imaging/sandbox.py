@@ -8,13 +8,13 @@ error and nobody else anything.
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing import get_all_start_methods, get_context
 from multiprocessing.context import BaseContext
-from multiprocessing.shared_memory import SharedMemory
 
 import numpy as np
 from pebble import ProcessExpired, ProcessPool
@@ -159,23 +159,15 @@ def _clean_processes() -> BaseContext:
 
 
 def _with_pixels(reply: worker.Reply, name: str) -> Radiograph:
-    block = SharedMemory(name)
-    try:
-        shared: np.ndarray[tuple[int, ...], np.dtype[np.integer]] = np.ndarray(
-            reply.shape, reply.dtype, block.buf
-        )
-        stored = shared.copy()
-        del shared  # the block cannot be closed while an array looks at it
-    finally:
-        block.close()
-    return replace(reply.radiograph, stored=stored)
+    dtype = np.dtype(reply.dtype)
+    pixels = shared_memory.read(name, math.prod(reply.shape) * dtype.itemsize)
+    return replace(reply.radiograph, stored=np.frombuffer(pixels, dtype).reshape(reply.shape))
 
 
 @contextmanager
 def _shared(name: str, data: bytes) -> Iterator[str]:
-    block = shared_memory.create(name, len(data))
+    block = shared_memory.create(name, memoryview(data))
     try:
-        np.ndarray(len(data), np.uint8, block.buf)[:] = np.frombuffer(data, np.uint8)
         yield name
     finally:
         block.close()

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 from dataclasses import dataclass, replace
-from multiprocessing.shared_memory import SharedMemory
 
 # Linear algebra is not done here, and its threads would reserve more memory than may be used.
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
@@ -75,11 +74,7 @@ def read(request: Request) -> Reply | SpineXRError:
     which could quote the file."""
     from spinexr.imaging import reader
 
-    file = SharedMemory(request.file)
-    try:
-        data = np.ndarray(request.file_bytes, np.uint8, file.buf).tobytes()
-    finally:
-        file.close()
+    data = shared_memory.read(request.file, request.file_bytes)
     try:
         radiograph = reader.read(
             data,
@@ -90,16 +85,8 @@ def read(request: Request) -> Reply | SpineXRError:
         return e.with_traceback(None)
     stored = radiograph.stored
     try:
-        block = shared_memory.create(request.pixels, stored.nbytes)
+        shared_memory.create(request.pixels, np.ascontiguousarray(stored).data).close()
     except SpineXRError as e:
         return e.with_traceback(None)
-    try:
-        shared: np.ndarray[tuple[int, ...], np.dtype[np.integer]] = np.ndarray(
-            stored.shape, stored.dtype, block.buf
-        )
-        shared[...] = stored
-        del shared
-    finally:
-        block.close()
     stand_in = replace(radiograph, stored=np.empty((0, 0), stored.dtype))
     return Reply(stand_in, stored.shape, stored.dtype.str)

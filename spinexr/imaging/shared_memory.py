@@ -1,32 +1,48 @@
-"""Blocks of shared memory that are really there."""
+"""Blocks of shared memory that carry bytes from one process to another.
+
+On Linux the bytes go through the block's file: writing to a mapping of memory that is not there
+would kill the process with SIGBUS, and mapping each page costs more than copying it.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
 from multiprocessing.shared_memory import SharedMemory
+
+import numpy as np
 
 from spinexr.errors import BusyError
 
 
-def create(name: str, size: int) -> SharedMemory:
-    """A new block of at least `size` bytes.
+def create(name: str, data: memoryview) -> SharedMemory:
+    """A new block that begins with `data`.
 
     Raises:
         BusyError: there is too little shared memory, as in containers with Docker's default.
     """
-    block = SharedMemory(name, create=True, size=max(1, size))
+    block = SharedMemory(name, create=True, size=max(1, data.nbytes))
     try:
-        # Without this, writing to what is not there kills the process with SIGBUS.
-        if hasattr(os, "posix_fallocate") and (file := getattr(block, "_fd", -1)) >= 0:
-            os.posix_fallocate(file, 0, block.size)
+        _write(block, data)
     except OSError as e:
         block.close()
         block.unlink()
         raise BusyError(
-            f"There is too little shared memory for {size / 1e6:.0f} MB of image. Try again, send "
-            "a smaller image, or give the server more (docker run --shm-size)."
+            f"There is too little shared memory for {data.nbytes / 1e6:.0f} MB of image. Try "
+            "again, send a smaller image, or give the server more (docker run --shm-size)."
         ) from e
     return block
+
+
+def read(name: str, size: int) -> bytes:
+    """The first `size` bytes of a block."""
+    block = SharedMemory(name)
+    try:
+        if (file := _file(block)) is None:
+            return np.ndarray(size, np.uint8, block.buf).tobytes()
+        return os.pread(file, size, 0)
+    finally:
+        block.close()
 
 
 def remove(name: str) -> None:
@@ -37,3 +53,19 @@ def remove(name: str) -> None:
         return
     block.close()
     block.unlink()
+
+
+def _write(block: SharedMemory, data: memoryview) -> None:
+    left = data.cast("B")
+    if (file := _file(block)) is None:
+        np.ndarray(left.nbytes, np.uint8, block.buf)[:] = np.frombuffer(left, np.uint8)
+        return
+    offset = 0
+    while left:
+        written = os.pwrite(file, left, offset)
+        left, offset = left[written:], offset + written
+
+
+def _file(block: SharedMemory) -> int | None:
+    """The descriptor that can be read and written; elsewhere, shared memory can only be mapped."""
+    return getattr(block, "_fd", None) if sys.platform == "linux" else None

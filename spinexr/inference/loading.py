@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from spinexr import allocator
 from spinexr.errors import ModelOutputError, ModelsNotReadyError, Problem
 from spinexr.inference import engines, familiarity
 from spinexr.inference.bundle import Bundle, load_bundle, sha256_of
@@ -26,7 +27,7 @@ def load_predictor(
     predictor = Predictor(bundle, engine, queue, known)
     try:
         predictor.warm_up()
-        engine.settle()
+        allocator.give_back_now()
     except ModelOutputError as e:
         predictor.close()
         raise ModelsNotReadyError(e.message, [Problem(e.code, e.message)]) from e

@@ -18,10 +18,11 @@ from spinexr.domain import Analysis, Finding
 from spinexr.reporting.palette import RGB, class_colour, text_colour
 
 JPEG_BUDGET_BYTES = 300_000
-_JPEG_QUALITIES = (90, 80, 70, 60)
-_SMALLEST_SCALE = 1 / 16
+# Qualities, and about what share of the bytes at the best one a radiograph has left at each.
+_JPEG_QUALITIES = {90: 1.0, 80: 0.64, 70: 0.5, 60: 0.41}
+_LOWEST_QUALITY = 60
+_MOST_REDUCED = 16
 _LIKELY_PIXELS = 1_500_000  # beyond, noise fills the budget
-_GROWTH = 2.0  # of the bytes from the best quality at one scale to the lowest at the next
 
 _HEAT_SIDE = 640  # pixels of the longer side
 _HEAT_ALPHA = 0.65
@@ -45,7 +46,7 @@ class AnnotatedImage:
 
 def as_png(analysis: Analysis) -> AnnotatedImage:
     """The annotated image at full size, without loss."""
-    picture = draw(analysis, scale=1.0)
+    picture = draw(analysis)
     stream = BytesIO()
     picture.save(stream, "PNG", compress_level=3)
     return AnnotatedImage(stream.getvalue(), "image/png", picture.width, picture.height, 1.0)
@@ -54,37 +55,56 @@ def as_png(analysis: Analysis) -> AnnotatedImage:
 def as_jpeg(analysis: Analysis, *, budget_bytes: int = JPEG_BUDGET_BYTES) -> AnnotatedImage:
     """The annotated image within a budget: as large as fits, then as good as fits.
 
-    Encoding costs time, so the first try is of the size that radiographs end at, and larger ones
-    are tried only where there is room for them.
+    Encoding costs time, so the first try is of the size that radiographs end at, larger ones are
+    tried only where there is room for them, and qualities only where they are likely to fit.
     """
-    scale = 1.0
-    pixels = analysis.radiograph.rows * analysis.radiograph.columns
-    while pixels * scale**2 > _LIKELY_PIXELS:
-        scale /= 2
-    best = _fitted(analysis, scale, budget_bytes)
+    shown = _shown(analysis)
+    reduction = 1
+    while shown.width * shown.height / reduction**2 > _LIKELY_PIXELS:
+        reduction *= 2
+    best = _fitted(analysis, shown, reduction, budget_bytes)
     while best is None:
-        scale /= 2
-        best = _fitted(analysis, scale, budget_bytes, whatever=scale <= _SMALLEST_SCALE)
-    while scale < 1.0 and len(best.data) * _GROWTH <= budget_bytes:
-        scale *= 2
-        larger = _fitted(analysis, scale, budget_bytes)
+        reduction *= 2
+        best = _fitted(analysis, shown, reduction, budget_bytes)
+    while reduction > 1:
+        # With twice the side come about four times the bytes.
+        expected = 4 * best.at_best_quality
+        if expected * _JPEG_QUALITIES[_LOWEST_QUALITY] > budget_bytes:
+            break
+        reduction //= 2
+        larger = _fitted(analysis, shown, reduction, budget_bytes, expected)
         if larger is None:
             break
         best = larger
-    return best
+    return best.image
+
+
+@dataclass(frozen=True, slots=True)
+class _Fitted:
+    image: AnnotatedImage
+    at_best_quality: float  # bytes that the best quality would have, about
 
 
 def _fitted(
-    analysis: Analysis, scale: float, budget_bytes: int, *, whatever: bool = False
-) -> AnnotatedImage | None:
-    """The picture at a scale in the best quality within the budget, or in the lowest `whatever`."""
-    picture = draw(analysis, scale=scale)
-    for quality in _JPEG_QUALITIES:
+    analysis: Analysis, shown: Image.Image, reduction: int, budget_bytes: int, expected: float = 0.0
+) -> _Fitted | None:
+    """The picture in the best quality within the budget; the smallest one in any case.
+
+    Args:
+        expected: bytes at the best quality, as far as is known.
+    """
+    picture = _draw(analysis, shown, reduction)
+    for quality, share in _JPEG_QUALITIES.items():
+        lowest = quality == _LOWEST_QUALITY
+        if expected * share > budget_bytes and not lowest:
+            continue
         stream = BytesIO()
         picture.save(stream, "JPEG", quality=quality, subsampling=0)
         data = stream.getvalue()
-        if len(data) <= budget_bytes or (whatever and quality == _JPEG_QUALITIES[-1]):
-            return AnnotatedImage(data, "image/jpeg", picture.width, picture.height, scale)
+        expected = len(data) / share
+        if len(data) <= budget_bytes or (lowest and reduction >= _MOST_REDUCED):
+            image = AnnotatedImage(data, "image/jpeg", *picture.size, 1 / reduction)
+            return _Fitted(image, expected)
     return None
 
 
@@ -105,21 +125,33 @@ def heat(analysis: Analysis) -> AnnotatedImage | None:
         size, Image.Resampling.BICUBIC
     )
     alpha = _HEAT_ALPHA * np.asarray(share).clip(0, 1)[..., None]
-    ground = np.asarray(grey.resize(size, Image.Resampling.BOX), np.float32)[..., None]
+    ground = np.asarray(grey.resize(size, Image.Resampling.BOX, reducing_gap=2.0), np.float32)[
+        ..., None
+    ]
     mixed = ground * (1 - alpha) + np.array(_HEAT_COLOUR, np.float32) * alpha
     stream = BytesIO()
     Image.fromarray(np.rint(mixed).astype(np.uint8)).save(stream, "JPEG", quality=80)
     return AnnotatedImage(stream.getvalue(), "image/jpeg", *size, scale)
 
 
-def draw(analysis: Analysis, *, scale: float) -> Image.Image:
-    """RGB picture of the radiograph at `scale` with its boxes, and the legend below it."""
-    grey = _shown(analysis)
-    if scale != 1.0:
-        size = (max(1, round(grey.width * scale)), max(1, round(grey.height * scale)))
-        grey = grey.resize(size, Image.Resampling.BOX)
+def draw(analysis: Analysis, *, reduction: int = 1) -> Image.Image:
+    """RGB picture of the radiograph with its boxes, and the legend below it.
+
+    Args:
+        reduction: so many pixels, in each direction, become one.
+    """
+    return _draw(analysis, _shown(analysis), reduction)
+
+
+def _draw(analysis: Analysis, shown: Image.Image, reduction: int) -> Image.Image:
+    if reduction > 1:
+        shown = shown.reduce(reduction)
+    scale = 1 / reduction
+    style = _Style.for_size(*shown.size)
+    legend = _legend(analysis, style, shown.width)
+    grey = Image.new("L", (shown.width, shown.height + legend.height))
+    grey.paste(shown)
     picture = grey.convert("RGB")
-    style = _Style.for_size(picture.width, picture.height)
     findings = analysis.prediction.findings or ()
     canvas = ImageDraw.Draw(picture)
     # The most confident last, so that they lie on top.
@@ -127,8 +159,9 @@ def draw(analysis: Analysis, *, scale: float) -> Image.Image:
         _draw_box(canvas, finding, scale, style)
     taken: list[_Rect] = []
     for finding in findings:
-        _draw_label(canvas, finding, scale, style, picture.size, taken)
-    return _with_legend(picture, analysis, style)
+        _draw_label(canvas, finding, scale, style, shown.size, taken)
+    _draw_legend(canvas, legend, shown.size, style)
+    return picture
 
 
 def _shown(analysis: Analysis) -> Image.Image:
@@ -265,8 +298,15 @@ def _overlap(a: _Rect, b: _Rect) -> bool:
     return a[0] <= b[2] and b[0] <= a[2] and a[1] <= b[3] and b[1] <= a[3]
 
 
-def _with_legend(picture: Image.Image, analysis: Analysis, style: _Style) -> Image.Image:
-    """The picture with rows below it: result, classes found, caveat and disclaimer."""
+@dataclass(frozen=True, slots=True)
+class _Legend:
+    rows: list[tuple[RGB | None, str]]
+    row_height: int
+    height: int
+
+
+def _legend(analysis: Analysis, style: _Style, width: int) -> _Legend:
+    """What stands below the radiograph: result, classes found, caveat and disclaimer."""
     prediction = analysis.prediction
     lines: list[tuple[RGB | None, str]] = [
         (
@@ -290,28 +330,30 @@ def _with_legend(picture: Image.Image, analysis: Analysis, style: _Style) -> Ima
         lines.append((None, analysis.bundle.caveat))
     lines.append((None, "Research software, never a diagnosis."))
 
-    measure = ImageDraw.Draw(picture)
-    line_height = round(measure.textbbox((0, 0), "Ag", font=style.font)[3]) + 2 * style.pad
+    measure = ImageDraw.Draw(Image.new("L", (1, 1)))
+    row_height = round(measure.textbbox((0, 0), "Ag", font=style.font)[3]) + 2 * style.pad
     rows: list[tuple[RGB | None, str]] = []
     for colour, text in lines:
-        indent = 2 * style.pad + (line_height if colour else 0)
-        wrapped = _wrap(measure, text, style, picture.width - indent)
+        indent = 2 * style.pad + (row_height if colour else 0)
+        wrapped = _wrap(measure, text, style, width - indent)
         rows += [(colour if n == 0 else None, part) for n, part in enumerate(wrapped)]
-    result = Image.new(
-        "RGB", (picture.width, picture.height + len(rows) * line_height + style.pad), _BACKGROUND
-    )
-    result.paste(picture, (0, 0))
-    canvas = ImageDraw.Draw(result)
-    y = picture.height + style.pad
-    for colour, text in rows:
+    return _Legend(rows, row_height, len(rows) * row_height + style.pad)
+
+
+def _draw_legend(
+    canvas: ImageDraw.ImageDraw, legend: _Legend, below: tuple[int, int], style: _Style
+) -> None:
+    width, y = below
+    canvas.rectangle((0, y, width, y + legend.height), fill=_BACKGROUND)
+    y += style.pad
+    for colour, text in legend.rows:
         x = style.pad
         if colour is not None:
-            side = line_height - 2 * style.pad
+            side = legend.row_height - 2 * style.pad
             canvas.rectangle((x, y + style.pad, x + side, y + style.pad + side), fill=colour)
-            x += line_height
+            x += legend.row_height
         canvas.text((x, y), text, font=style.font, fill=_FOREGROUND)
-        y += line_height
-    return result
+        y += legend.row_height
 
 
 def _wrap(canvas: ImageDraw.ImageDraw, text: str, style: _Style, width: int) -> list[str]:

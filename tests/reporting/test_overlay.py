@@ -29,8 +29,8 @@ def with_findings(*findings: Finding, rows: int = 600, columns: int = 400) -> An
     return replace(base, prediction=replace(base.prediction, findings=findings))
 
 
-def drawn(result: Analysis, scale: float = 1.0) -> Array:
-    return np.asarray(overlay.draw(result, scale=scale)).astype(int)
+def drawn(result: Analysis) -> Array:
+    return np.asarray(overlay.draw(result)).astype(int)
 
 
 def near(picture: Array, colour: tuple[int, int, int], tolerance: int = 0) -> npt.NDArray[np.bool_]:
@@ -50,7 +50,7 @@ def placed_labels(
         placed[:] = taken
 
     monkeypatch.setattr(overlay, "_draw_label", spy)
-    overlay.draw(result, scale=1.0)
+    overlay.draw(result)
     return placed
 
 
@@ -179,7 +179,7 @@ def test_a_normal_result_names_no_class_and_has_the_disclaimer(
         return original(canvas, text, style, width)
 
     monkeypatch.setattr(overlay, "_wrap", spy)
-    overlay.draw(analysis(abnormal=False), scale=1.0)
+    overlay.draw(analysis(abnormal=False))
     assert texts[0].startswith("Normal: ")
     assert texts[-1] == "Research software, never a diagnosis."
     assert not any("Osteophytes" in t for t in texts)

@@ -63,9 +63,6 @@ class Engine(ABC):
     models: tuple[LoadedModel, ...]
     class_names: tuple[str, ...]
 
-    def settle(self) -> None:  # noqa: B027  (most engines have nothing to do)
-        """Give back what only loading needed, after every network has run once."""
-
     @abstractmethod
     def classify(self, batch: npt.NDArray[np.float32]) -> dict[str, ClassifierOutput]:
         """Answers per member name.

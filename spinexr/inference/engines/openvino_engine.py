@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import openvino
+from openvino.op import Constant
+from openvino.utils import replace_node
 
-from spinexr import allocator
 from spinexr.errors import ModelOutputError
 from spinexr.inference import yolo
 from spinexr.inference.bundle import DetectorSpec
@@ -27,6 +28,7 @@ from spinexr.processors import available_threads
 VERSION = openvino.__version__.split("-")[0]
 # Radiographs of one archive have few shapes, and each compiled detector takes memory.
 _MOST_SHAPES = 4
+_SMALL_BYTES = 64 * 1024
 
 
 class OpenVinoEngine(Engine):
@@ -79,11 +81,6 @@ class OpenVinoEngine(Engine):
         self._detector_file = detector
         self._detectors: OrderedDict[tuple[int, int], Any] = OrderedDict()
 
-    def settle(self) -> None:
-        for file in (*self._member_files.values(), self._detector_file):
-            release_pages(file.with_suffix(".bin"))
-        allocator.give_back_now()
-
     def classify(self, batch: npt.NDArray[np.float32]) -> dict[str, ClassifierOutput]:
         if batch.shape != self._batch_shape:
             self._batch_shape = batch.shape
@@ -131,7 +128,16 @@ class OpenVinoEngine(Engine):
         """A network for one input shape: faster than for any, and its weights are repacked now, so
         that the file's pages can go."""
         network = self._core.read_model(file)
+        _keep_small_constants(network)
         network.reshape(list(shape))
         compiled = self._core.compile_model(network, "CPU", self._config)
         release_pages(file.with_suffix(".bin"))
         return compiled
+
+
+def _keep_small_constants(network: Any) -> None:
+    """Move small constants from the mapped file into memory: unlike the large ones they stay in use
+    as they are, and each would bring the file's pages around it back."""
+    for node in network.get_ops():
+        if node.get_type_name() == "Constant" and node.get_byte_size() < _SMALL_BYTES:
+            replace_node(node, Constant(node.data.copy()))
