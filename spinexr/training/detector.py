@@ -31,6 +31,7 @@ from ultralytics.utils.torch_utils import strip_optimizer  # noqa: E402
 
 _ROOM = 1.2  # longest side of the images on disk over that of inputs, for zooming in
 _MAP50, _MAP50_95 = "metrics/mAP50(B)", "metrics/mAP50-95(B)"
+_WARM_UP = 0.05  # share of the epochs, three at most
 _RESUME = "resume.pt"  # the last whole checkpoint, copied so that it is never half
 _LAST, _BEST = Path("weights/last.pt"), Path("weights/best.pt")
 
@@ -271,6 +272,9 @@ def _arguments(
         "epochs": options.epochs,
         "imgsz": options.size,
         "batch": options.batch,
+        "nbs": options.batch,  # a step for every batch, not one for every 64 images
+        "warmup_epochs": min(3.0, _WARM_UP * options.epochs),
+        "warmup_bias_lr": 0.0,  # the default, 0.1, is SGD's
         "optimizer": "AdamW",
         "lr0": options.learning_rate,
         "lrf": 0.02,
