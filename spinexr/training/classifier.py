@@ -183,9 +183,7 @@ class _Loop:
         network: Any = self.learner
         network.to(device, memory_format=torch.channels_last)
         self.averaged = copy.deepcopy(self.learner).requires_grad_(False)
-        self.optimizer = torch.optim.AdamW(
-            _groups(self.learner, options.weight_decay), fused=True
-        )
+        self.optimizer = torch.optim.AdamW(_groups(self.learner, options.weight_decay), fused=True)
         self.scaler = torch.amp.GradScaler(enabled=device.type == "cuda")
 
     @property
