@@ -80,6 +80,44 @@ class HeaderAttribute:
     value: str
 
 
+class VoiFunction(StrEnum):
+    """How a window turns values into grey levels (PS3.3 C.11.2.1.3)."""
+
+    LINEAR = "LINEAR"
+    LINEAR_EXACT = "LINEAR_EXACT"
+    SIGMOID = "SIGMOID"
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A display window of the file, in values after the Modality LUT."""
+
+    name: str  # the file's explanation of it; empty where it has none
+    center: float
+    width: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.center) and 0 < self.width < math.inf):
+            raise ValueError(f"not a window: {self.center}, {self.width}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Windowing:
+    """What a viewer needs to window a radiograph as its file means it.
+
+    values: float32 (N,), each stored value from the radiograph's `lowest` up after the Modality
+        LUT.
+    table: whether the file's first choice is a VOI LUT, which no window gives.
+    inverse: the highest value is black.
+    """
+
+    values: npt.NDArray[np.float32]
+    function: VoiFunction
+    windows: tuple[Window, ...]
+    table: bool
+    inverse: bool
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Radiograph:
     """One decoded radiograph.
@@ -97,6 +135,7 @@ class Radiograph:
     spacing: PixelSpacing | None
     attributes: tuple[HeaderAttribute, ...]
     notices: tuple[Notice, ...] = ()
+    windowing: Windowing | None = None  # None where no file stands behind it
 
     def __post_init__(self) -> None:
         if self.stored.ndim != 2 or self.levels.ndim != 1:
@@ -213,6 +252,7 @@ class Prediction:
 
     probability: float
     threshold: float
+    review_band: tuple[float, float]
     members: tuple[MemberScore, ...]
     findings: tuple[Finding, ...] | None
     firm_confidence: float
@@ -228,6 +268,11 @@ class Prediction:
     @property
     def abnormal(self) -> bool:
         return self.probability > self.threshold
+
+    @property
+    def near_cutoff(self) -> bool:
+        """Whether so little would turn the decision that it deserves a second look."""
+        return self.review_band[0] <= self.probability <= self.review_band[1]
 
     @property
     def decision(self) -> str:

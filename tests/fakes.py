@@ -67,6 +67,7 @@ def fake_bundle(
                 for name, weight in members
             ),
             threshold=0.449,
+            review_band=(0.399, 0.499),
             preprocessing=Preprocessing(
                 size=32,
                 intensity=intensity,

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_modality_lut, apply_voi
 
-from spinexr.domain import Notice, Photometric
+from spinexr.domain import Notice, Photometric, VoiFunction, Window, Windowing
 from spinexr.imaging import header
 
 Values = npt.NDArray[np.float64]
@@ -26,29 +26,59 @@ def levels(
         lowest, highest: of the stored values, different and of at most 16 bits.
     """
     domain = np.arange(lowest, highest + 1, dtype=np.int32)
-    found, notices = _levels(domain, dataset)
-    inverse = header.optional(dataset, "PresentationLUTShape") == "INVERSE"
-    # DX demands INVERSE together with MONOCHROME1 (PS3.3 C.8.11.3.1.2): one inversion, not two.
-    if photometric is Photometric.MONOCHROME1 or inverse:
+    values, notices = _values(domain, dataset)
+    found, _, more = _levels(values, dataset)
+    if _inverse(dataset, photometric):
         found = 1.0 - found
-    return found.astype(np.float32), notices
+    return found.astype(np.float32), notices + more
 
 
-def _levels(domain: npt.NDArray[np.int32], dataset: Dataset) -> tuple[Values, tuple[Notice, ...]]:
-    """Grey level 0–1 of each stored value in `domain`, before polarity.
+def windowing(lowest: int, highest: int, dataset: Dataset, photometric: Photometric) -> Windowing:
+    """What a viewer needs to do the same with windows of its own; arguments as for `levels`."""
+    values, _ = _values(np.arange(lowest, highest + 1, dtype=np.int32), dataset)
+    function = _function(dataset)
+    return Windowing(
+        values=values.astype(np.float32),
+        function=function,
+        windows=tuple(
+            w
+            for w in _windows(dataset)
+            if _shows_something(apply_window(values, w.center, w.width, function))
+        ),
+        table=_levels(values, dataset)[1],
+        inverse=_inverse(dataset, photometric),
+    )
+
+
+def _inverse(dataset: Dataset, photometric: Photometric) -> bool:
+    # DX demands INVERSE together with MONOCHROME1 (PS3.3 C.8.11.3.1.2): one inversion, not two.
+    inverse = header.optional(dataset, "PresentationLUTShape") == "INVERSE"
+    return photometric is Photometric.MONOCHROME1 or inverse
+
+
+def _function(dataset: Dataset) -> VoiFunction:
+    """The VOI LUT Function; LINEAR where it is absent or none that there is."""
+    name = str(header.optional(dataset, "VOILUTFunction") or "").upper()
+    return VoiFunction(name) if name in list(VoiFunction) else VoiFunction.LINEAR
+
+
+def _values(domain: npt.NDArray[np.int32], dataset: Dataset) -> tuple[Values, tuple[Notice, ...]]:
+    """Each stored value in `domain` after the Modality LUT, or as it is where that is damaged."""
+    try:
+        return _modality_values(domain, dataset), ()
+    # An empty or malformed LUT or rescale raises AttributeError, TypeError, ValueError, …
+    except Exception:
+        ignored = "The file's Modality LUT is not usable and was ignored."
+        return domain.astype(np.float64), (Notice("modality_lut_ignored", ignored),)
+
+
+def _levels(values: Values, dataset: Dataset) -> tuple[Values, bool, tuple[Notice, ...]]:
+    """Grey level 0–1 of each of `values` before polarity, and whether a VOI LUT gave them.
 
     A table or window that is damaged, or that leaves nothing of the image, is passed over: the
     reader must see the image, and the notice says what was not followed.
     """
     notices: list[Notice] = []
-    try:
-        values = _modality_values(domain, dataset)
-    # An empty or malformed LUT or rescale raises AttributeError, TypeError, ValueError, …
-    except Exception:
-        values = domain.astype(np.float64)
-        notices.append(
-            Notice("modality_lut_ignored", "The file's Modality LUT is not usable and was ignored.")
-        )
     if header.optional(dataset, "VOILUTSequence"):
         try:
             levels = _voi_lut(values, dataset)
@@ -56,21 +86,20 @@ def _levels(domain: npt.NDArray[np.int32], dataset: Dataset) -> tuple[Values, tu
         except Exception:
             levels = np.zeros(1)
         if _shows_something(levels):
-            return levels, tuple(notices)
+            return levels, True, tuple(notices)
         notices.append(
             Notice("voi_lut_ignored", "The file's VOI LUT is not usable and was ignored.")
         )
-    function = str(header.optional(dataset, "VOILUTFunction") or "LINEAR").upper()
-    for center, width in window_pairs(dataset)[:1]:
-        levels = apply_window(values, center, width, function)
+    for window in _windows(dataset)[:1]:
+        levels = apply_window(values, window.center, window.width, _function(dataset))
         if _shows_something(levels):
-            return levels, tuple(notices)
+            return levels, False, tuple(notices)
     if header.optional(dataset, "WindowWidth") is not None:
         notices.append(
             Notice("window_ignored", "The file's display window is not usable and was ignored.")
         )
     spread = values.max() - values.min()
-    return (values - values.min()) / spread, tuple(notices)
+    return (values - values.min()) / spread, False, tuple(notices)
 
 
 def _shows_something(levels: Values) -> bool:
@@ -85,29 +114,29 @@ def _modality_values(domain: npt.NDArray[np.int32], dataset: Dataset) -> Values:
     return values
 
 
-def window_pairs(dataset: Dataset) -> list[tuple[float, float]]:
-    """Usable (WindowCenter, WindowWidth) pairs in file order; width ≤ 0 and damage are left out."""
+def _windows(dataset: Dataset) -> list[Window]:
+    """The usable windows in file order; width ≤ 0 and damage are left out."""
     centers = header.numbers(dataset, "WindowCenter")
     widths = header.numbers(dataset, "WindowWidth")
+    names = header.texts(dataset, "WindowCenterWidthExplanation")
     return [
-        (center, width)
-        for center, width in zip(centers, widths, strict=False)
+        Window(names[n] if n < len(names) else "", center, width)
+        for n, (center, width) in enumerate(zip(centers, widths, strict=False))
         if center is not None and width is not None and width > 0
     ]
 
 
-def apply_window(values: Values, center: float, width: float, function: str) -> Values:
+def apply_window(values: Values, center: float, width: float, function: VoiFunction) -> Values:
     """Grey level 0–1 by the VOI LUT Function (PS3.3 C.11.2.1.2 and C.11.2.1.3).
 
     Args:
         values: any shape, after the Modality LUT.
         width: greater than 0.
-        function: LINEAR, LINEAR_EXACT or SIGMOID; anything else counts as LINEAR.
     """
-    if function == "SIGMOID":
+    if function is VoiFunction.SIGMOID:
         exponent = np.clip(-4.0 * (values - center) / width, -700.0, 700.0)
         return 1.0 / (1.0 + np.exp(exponent))
-    if function != "LINEAR_EXACT":
+    if function is not VoiFunction.LINEAR_EXACT:
         if width <= 1.0:  # C.11.2.1.2.1: a threshold at center − 0.5
             return (values > center - 0.5).astype(np.float64)
         center, width = center - 0.5, width - 1.0

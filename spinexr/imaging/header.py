@@ -80,6 +80,14 @@ def text(dataset: Dataset, keyword: str) -> str:
     return "" if value is None else clean(value)
 
 
+def texts(dataset: Dataset, keyword: str) -> list[str]:
+    """The attribute's values, each as one printable line; none when absent or unreadable."""
+    value = optional(dataset, keyword)
+    if value is None or value == "":
+        return []
+    return [clean(v) for v in (value if isinstance(value, (MultiValue, list)) else [value])]
+
+
 def clean(value: object) -> str:
     """`value` as one printable line of bounded length."""
     items = value if isinstance(value, (MultiValue, list)) else [value]

@@ -52,4 +52,5 @@ def radiograph_from(
         spacing=header.pixel_spacing(dataset),
         attributes=header.shown_attributes(dataset),
         notices=notices + display_notices,
+        windowing=display.windowing(lowest, highest, dataset, photometric),
     )

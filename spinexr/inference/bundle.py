@@ -26,6 +26,7 @@ MANIFEST = "manifest.json"
 MANIFEST_VERSION = 1
 
 _CHUNK_BYTES = 1 << 20
+_REVIEW = 0.05
 
 _E = TypeVar("_E", bound=StrEnum)
 
@@ -75,12 +76,13 @@ class MemberSpec:
 class EnsembleSpec:
     """The classifiers and what is done with their answers.
 
-    `familiarity` is a file of statistics that tells images unlike the training images, see
-    `familiarity`; None where the bundle has none.
+    Probabilities within `review_band` are near the cut-off. `familiarity` is a file of statistics
+    that tells images unlike the training images, see `familiarity`; None where the bundle has none.
     """
 
     members: tuple[MemberSpec, ...]
     threshold: float
+    review_band: tuple[float, float]
     preprocessing: Preprocessing
     familiarity: Path | None = None
     familiarity_sha256: str | None = None
@@ -354,9 +356,11 @@ def _ensemble(manifest: _Reader) -> EnsembleSpec:
     if abs(total - 1.0) > 1e-6:
         raise _ManifestError(manifest.where, f"member weights add up to {total:g}, not to 1.")
     manifest.constant("bilinear", "preprocessing", "resize_filter")
+    threshold = manifest.number("threshold", above=0.0, at_most=1.0)
     return EnsembleSpec(
         members=members,
-        threshold=manifest.number("threshold", above=0.0, at_most=1.0),
+        threshold=threshold,
+        review_band=_review_band(manifest, threshold),
         preprocessing=Preprocessing(
             size=manifest.integer("preprocessing", "size", minimum=32, maximum=2048),
             intensity=manifest.choice(Intensity, "preprocessing", "intensity"),
@@ -367,6 +371,18 @@ def _ensemble(manifest: _Reader) -> EnsembleSpec:
         familiarity=manifest.file("familiarity", "file") if manifest.get("familiarity") else None,
         familiarity_sha256=manifest.sha256("familiarity", "sha256"),
     )
+
+
+def _review_band(manifest: _Reader, threshold: float) -> tuple[float, float]:
+    """The bundle's own band around the cut-off, or 0.05 on either side."""
+    if manifest.get("review_band") is None:
+        return max(0.0, threshold - _REVIEW), min(1.0, threshold + _REVIEW)
+    low, high = (
+        manifest.number("review_band", key, above=-1e-9, at_most=1.0) for key in ("low", "high")
+    )
+    if not low <= threshold <= high:
+        raise _ManifestError(manifest.where, "review_band does not hold the threshold.")
+    return low, high
 
 
 def _detector(manifest: _Reader) -> DetectorSpec:

@@ -180,6 +180,7 @@ class Predictor:
         prediction = Prediction(
             probability=probability,
             threshold=bundle.ensemble.threshold,
+            review_band=bundle.ensemble.review_band,
             members=scores,
             findings=findings,
             firm_confidence=bundle.detector.firm_confidence,

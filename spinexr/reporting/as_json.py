@@ -10,7 +10,7 @@ from spinexr.domain import Analysis, Finding
 from spinexr.reporting.overlay import AnnotatedImage
 
 # Raised by a minor step when something is added, by a major one when something changes or goes.
-SCHEMA_VERSION = "1.2"
+SCHEMA_VERSION = "1.3"
 
 
 def document(
@@ -43,6 +43,11 @@ def _document(analysis: Analysis, image: AnnotatedImage | None) -> dict[str, Any
         "decision": prediction.decision,
         "probability": prediction.probability,
         "threshold": prediction.threshold,
+        "review": {
+            "low": prediction.review_band[0],
+            "high": prediction.review_band[1],
+            "near_cutoff": prediction.near_cutoff,
+        },
         "members": [
             {
                 "name": m.name,

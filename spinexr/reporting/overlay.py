@@ -6,8 +6,9 @@ the legend only adds rows at the bottom.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from itertools import chain, pairwise
 
@@ -24,8 +25,7 @@ _LOWEST_QUALITY = 60
 _MOST_REDUCED = 16
 _LIKELY_PIXELS = 1_500_000  # beyond, noise fills the budget
 
-_HEAT_SIDE = 640  # pixels of the longer side
-_HEAT_ALPHA = 0.65
+_HEAT_SIDE = 160  # pixels of the longer side; a browser smoothes them further
 _HEAT_COLOUR: RGB = (230, 120, 0)
 
 _BACKGROUND: RGB = (16, 18, 22)
@@ -52,8 +52,13 @@ def as_png(analysis: Analysis) -> AnnotatedImage:
     return AnnotatedImage(stream.getvalue(), "image/png", picture.width, picture.height, 1.0)
 
 
-def as_jpeg(analysis: Analysis, *, budget_bytes: int = JPEG_BUDGET_BYTES) -> AnnotatedImage:
+def as_jpeg(
+    analysis: Analysis, *, budget_bytes: int = JPEG_BUDGET_BYTES, plain: bool = False
+) -> AnnotatedImage:
     """The annotated image within a budget: as large as fits, then as good as fits.
+
+    Args:
+        plain: the radiograph alone, for a page that draws boxes over it.
 
     Encoding costs time, so the first try is of the size that radiographs end at, larger ones are
     tried only where there is room for them, and qualities only where they are likely to fit.
@@ -62,17 +67,18 @@ def as_jpeg(analysis: Analysis, *, budget_bytes: int = JPEG_BUDGET_BYTES) -> Ann
     reduction = 1
     while shown.width * shown.height / reduction**2 > _LIKELY_PIXELS:
         reduction *= 2
-    best = _fitted(analysis, shown, reduction, budget_bytes)
+    picture = _reduced if plain else partial(_draw, analysis)
+    best = _fitted(picture, shown, reduction, budget_bytes)
     while best is None:
         reduction *= 2
-        best = _fitted(analysis, shown, reduction, budget_bytes)
+        best = _fitted(picture, shown, reduction, budget_bytes)
     while reduction > 1:
         # With twice the side come about four times the bytes.
         expected = 4 * best.at_best_quality
         if expected * _JPEG_QUALITIES[_LOWEST_QUALITY] > budget_bytes:
             break
         reduction //= 2
-        larger = _fitted(analysis, shown, reduction, budget_bytes, expected)
+        larger = _fitted(picture, shown, reduction, budget_bytes, expected)
         if larger is None:
             break
         best = larger
@@ -86,14 +92,19 @@ class _Fitted:
 
 
 def _fitted(
-    analysis: Analysis, shown: Image.Image, reduction: int, budget_bytes: int, expected: float = 0.0
+    draw: Callable[[Image.Image, int], Image.Image],
+    shown: Image.Image,
+    reduction: int,
+    budget_bytes: int,
+    expected: float = 0.0,
 ) -> _Fitted | None:
     """The picture in the best quality within the budget; the smallest one in any case.
 
     Args:
+        draw: from the radiograph and the reduction, the picture to encode.
         expected: bytes at the best quality, as far as is known.
     """
-    picture = _draw(analysis, shown, reduction)
+    picture = draw(shown, reduction)
     for quality, share in _JPEG_QUALITIES.items():
         lowest = quality == _LOWEST_QUALITY
         if expected * share > budget_bytes and not lowest:
@@ -109,29 +120,26 @@ def _fitted(
 
 
 def heat(analysis: Analysis) -> AnnotatedImage | None:
-    """The radiograph, small, with what spoke for "abnormal" in colour; None where nothing did.
+    """What spoke for "abnormal", a colour of varying opacity to lay over the radiograph.
 
-    The class activation map is coarse: a cell is a seventh of the image's side in the standard
-    profile, and it is drawn smoothed.
+    None where nothing did. The class activation map is coarse: a cell is a seventh of the image's
+    side in the standard profile, and it is drawn smoothed.
     """
     found = analysis.prediction.activation
     values = np.array(found.values, np.float32).clip(0) if found is not None else np.zeros((1, 1))
     if values.max() <= 0:
         return None
-    grey = _shown(analysis)
-    scale = min(1.0, _HEAT_SIDE / max(grey.size))
-    size = (max(1, round(grey.width * scale)), max(1, round(grey.height * scale)))
+    radiograph = analysis.radiograph
+    scale = min(1.0, _HEAT_SIDE / max(radiograph.rows, radiograph.columns))
+    size = (max(1, round(radiograph.columns * scale)), max(1, round(radiograph.rows * scale)))
     share = Image.fromarray(np.float32(values / values.max())).resize(
         size, Image.Resampling.BICUBIC
     )
-    alpha = _HEAT_ALPHA * np.asarray(share).clip(0, 1)[..., None]
-    ground = np.asarray(grey.resize(size, Image.Resampling.BOX, reducing_gap=2.0), np.float32)[
-        ..., None
-    ]
-    mixed = ground * (1 - alpha) + np.array(_HEAT_COLOUR, np.float32) * alpha
+    picture = Image.new("RGBA", size, (*_HEAT_COLOUR, 0))
+    picture.putalpha(Image.fromarray(np.rint(np.asarray(share).clip(0, 1) * 255).astype(np.uint8)))
     stream = BytesIO()
-    Image.fromarray(np.rint(mixed).astype(np.uint8)).save(stream, "JPEG", quality=80)
-    return AnnotatedImage(stream.getvalue(), "image/jpeg", *size, scale)
+    picture.save(stream, "PNG")
+    return AnnotatedImage(stream.getvalue(), "image/png", *size, scale)
 
 
 def draw(analysis: Analysis, *, reduction: int = 1) -> Image.Image:
@@ -143,9 +151,12 @@ def draw(analysis: Analysis, *, reduction: int = 1) -> Image.Image:
     return _draw(analysis, _shown(analysis), reduction)
 
 
+def _reduced(shown: Image.Image, reduction: int) -> Image.Image:
+    return shown.reduce(reduction) if reduction > 1 else shown
+
+
 def _draw(analysis: Analysis, shown: Image.Image, reduction: int) -> Image.Image:
-    if reduction > 1:
-        shown = shown.reduce(reduction)
+    shown = _reduced(shown, reduction)
     scale = 1 / reduction
     style = _Style.for_size(*shown.size)
     legend = _legend(analysis, style, shown.width)

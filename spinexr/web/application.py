@@ -10,7 +10,17 @@ from spinexr import DISCLAIMER, __version__, allocator, spool
 from spinexr.domain import Read
 from spinexr.imaging.sandbox import Sandbox
 from spinexr.settings import PROJECT_ROOT, Settings
-from spinexr.web import errors, health, pages, presentation, requests, samples, security, upload
+from spinexr.web import (
+    errors,
+    health,
+    pages,
+    pixels,
+    presentation,
+    requests,
+    samples,
+    security,
+    upload,
+)
 from spinexr.web.models import Models
 from spinexr.web.state import EXTENSION, State
 
@@ -61,6 +71,7 @@ def create_app(
     errors.register(app)
     app.register_blueprint(pages.blueprint)
     app.register_blueprint(upload.blueprint)
+    app.register_blueprint(pixels.blueprint)
     app.register_blueprint(samples.blueprint)
     app.register_blueprint(health.blueprint)
     models.start()

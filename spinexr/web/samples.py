@@ -12,7 +12,7 @@ from flask import Blueprint, Response, abort, jsonify, render_template, request,
 from spinexr.analysis import analyse
 from spinexr.settings import PROJECT_ROOT
 from spinexr.web.state import state
-from spinexr.web.upload import answer, wants_json
+from spinexr.web.upload import answer, wanted_type
 
 blueprint = Blueprint("samples", __name__, url_prefix="/samples")
 
@@ -45,7 +45,7 @@ def shipped() -> tuple[Sample, ...]:
 
 @blueprint.get("")
 def listing() -> Response:
-    if wants_json(request):
+    if wanted_type(request, "text/html", "application/json") == "application/json":
         response = jsonify(
             samples=[
                 {

@@ -23,6 +23,7 @@ from spinexr.web.state import state
 blueprint = Blueprint("upload", __name__)
 
 ACCEPTED_EXTENSIONS = (".dcm", ".dicom")
+_ANSWERS = ("text/html", "application/json", "image/png")
 _YES, _NO = ("1", "true", "on", "yes"), ("", "0", "false", "off", "no")
 
 
@@ -53,13 +54,22 @@ def upload() -> Response:
 
 
 def answer(analysis: Analysis, *, activation: bool = False) -> Response:
-    """The analysis as the client wants it, a page or the JSON document."""
-    document = as_json.document(analysis, image=overlay.as_jpeg(analysis), activation=activation)
-    if wants_json(request):
-        response = jsonify(document)
+    """The analysis as the client wants it: a page, the JSON document or the annotated picture."""
+    wanted = wanted_type(request, *_ANSWERS)
+    if wanted == "image/png":
+        response = Response(overlay.as_png(analysis).data, content_type=wanted)
+    elif wanted == "application/json":
+        picture = overlay.as_jpeg(analysis)
+        response = jsonify(as_json.document(analysis, image=picture, activation=activation))
     else:
-        heat = overlay.heat(analysis)
-        response = Response(render_template("result.html", result=document, heat=heat))
+        # The page draws the boxes itself, over the plain picture.
+        page = render_template(
+            "result.html",
+            result=as_json.document(analysis),
+            picture=overlay.as_jpeg(analysis, plain=True),
+            heat=overlay.heat(analysis),
+        )
+        response = Response(page)
     response.vary.add("Accept")
     return response
 
@@ -115,7 +125,6 @@ def _check_extension(filename: str) -> None:
     )
 
 
-def wants_json(request: Request) -> bool:
-    """Whether the client prefers JSON to a page."""
-    best = request.accept_mimetypes.best_match(["text/html", "application/json"])
-    return best == "application/json"
+def wanted_type(request: Request, *offered: str) -> str:
+    """Which of the offered media types the client prefers; the first where it does not say."""
+    return request.accept_mimetypes.best_match(offered) or offered[0]

@@ -71,7 +71,7 @@ def test_the_members_scores_and_weights_are_in_the_answer(predictor: Predictor) 
 
 
 def test_exactly_at_the_threshold_is_normal() -> None:
-    prediction = Prediction(0.449, 0.449, (), None, 0.25, 0.15)
+    prediction = Prediction(0.449, 0.449, (0.399, 0.499), (), None, 0.25, 0.15)
     assert prediction.decision == "normal"
 
 

@@ -80,10 +80,11 @@ def test_heat_colours_what_spoke_for_abnormal_and_nothing_else() -> None:
     heat = overlay.heat(result)
     assert heat is not None
     picture = np.asarray(Image.open(BytesIO(heat.data))).astype(int)
-    assert picture.shape == (640, 366, 3) == (heat.height, heat.width, 3)
-    coloured = picture[..., 0] - picture[..., 2]
-    assert coloured[-60:, -60:].mean() > 60
-    assert np.abs(coloured[:200, :150]).mean() < 6
+    assert picture.shape == (160, 91, 4) == (heat.height, heat.width, 4)
+    opacity = picture[..., 3]
+    assert opacity[-15:, -15:].mean() > 180
+    assert opacity[:40, :30].max() == 0
+    assert (picture[..., :3] == [230, 120, 0]).all()
 
 
 def test_where_nothing_spoke_for_abnormal_there_is_no_heat() -> None:

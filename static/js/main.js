@@ -1,0 +1,179 @@
+// The page with scripts: files are sent without leaving it, so that a result can be looked at in
+// full depth. Without scripts every form of it is a plain form.
+
+import { linkFindings, shownFindings } from "./findings.js";
+import { saveJson, savePng } from "./save.js";
+import { analyse, fetchPixels } from "./server.js";
+import { say } from "./texts.js";
+import { Viewer } from "./viewer.js";
+
+const views = new Map(); // by number in the history: what <main> was, and the title
+let shown = 0;
+history.replaceState({ view: shown }, "");
+
+enhance(document.querySelector("main"), null);
+
+window.addEventListener("popstate", ({ state }) => {
+  const view = views.get(state?.view);
+  if (!view) {
+    location.reload();
+    return;
+  }
+  keep();
+  shown = state.view;
+  replaceMain(view);
+});
+
+// Show a page that the server answered with; `source` gives the file that it speaks of.
+function show(page, source) {
+  keep();
+  shown += 1;
+  history.pushState({ view: shown }, "");
+  const main = document.adoptNode(page.querySelector("main"));
+  replaceMain({ main, title: page.title });
+  enhance(main, source);
+  window.scrollTo(0, 0);
+  const heading = main.querySelector("h1");
+  heading.tabIndex = -1;
+  heading.focus({ preventScroll: true });
+}
+
+function keep() {
+  views.set(shown, { main: document.querySelector("main"), title: document.title });
+}
+
+function replaceMain({ main, title }) {
+  document.querySelector("main").replaceWith(main);
+  document.title = title;
+}
+
+function enhance(main, source) {
+  const form = main.querySelector("#upload");
+  if (form) {
+    enhanceUpload(form);
+  }
+  for (const sample of main.querySelectorAll("form[data-sample]")) {
+    sample.addEventListener("submit", (event) => {
+      event.preventDefault();
+      const file = async () => new File([await (await fetch(sample.dataset.sample)).blob()], "sample.dcm");
+      send(sample.action, new FormData(), { file, options: [] }, statusOf(main));
+    });
+  }
+  const result = main.querySelector(".result");
+  if (result) {
+    enhanceResult(result, source);
+  }
+}
+
+function enhanceResult(result, source) {
+  const answer = JSON.parse(result.querySelector("#analysis").textContent);
+  const viewer = new Viewer(result.querySelector(".viewer"), {
+    millimetres: answer.image.pixel_spacing,
+    fetchPixels: source && (async () => fetchPixels(await source.file(), source.options)),
+  });
+  linkFindings(result, viewer, answer.detection.findings);
+  const downloads = result.querySelector("[data-role='downloads']");
+  downloads.hidden = false;
+  downloads.querySelector("[data-action='save-png']").disabled = !source;
+  downloads.addEventListener("click", (event) => {
+    const action = event.target.dataset.action;
+    if (action === "save-json") {
+      saveJson(answer);
+    } else if (action === "print") {
+      window.print();
+    } else if (action === "save-png") {
+      const headline = result.querySelector("h1").textContent;
+      savePng({ viewer, answer, numbers: shownFindings(result), headline });
+    }
+  });
+}
+
+async function send(action, form, source, status) {
+  status.busy(say("analysing"));
+  try {
+    const { page } = await analyse(action, form, (share) =>
+      status.busy(share < 1 ? say("uploading", { percent: Math.round(100 * share) }) : say("analysing")),
+    );
+    show(page, source);
+  } catch (error) {
+    status.failed(error.userMessage ?? say("network"));
+    return;
+  }
+  status.idle();
+}
+
+function statusOf(main) {
+  const [problem, progress] = [main.querySelector("#problem"), main.querySelector("#progress")];
+  const buttons = main.querySelectorAll("form button");
+  const set = (trouble, text, busy) => {
+    if (problem) {
+      [problem.textContent, progress.textContent] = [trouble, text];
+    }
+    buttons.forEach((button) => {
+      button.disabled = busy;
+    });
+  };
+  return {
+    busy: (text) => set("", text, true),
+    failed: (text) => set(text, "", false),
+    idle: () => set("", "", false),
+  };
+}
+
+function enhanceUpload(form) {
+  const input = form.querySelector("input[type='file']");
+  const main = form.closest("main");
+  form.classList.add("drop-active");
+  form.querySelector(".drop-hint").hidden = false;
+
+  const take = (files) => {
+    if (files.length > 1) {
+      statusOf(main).failed(say("one_file"));
+      return;
+    }
+    const trouble = files.length ? complaint(files[0], form.dataset) : "";
+    if (trouble) {
+      statusOf(main).failed(trouble);
+    } else if (files.length) {
+      const file = files[0];
+      const sent = new FormData(form);
+      sent.set("file", file);
+      const options = [...sent].filter(([name]) => name === "allow_other_body_part");
+      input.value = ""; // so that the same file can be chosen again
+      send(form.action, sent, { file: async () => file, options }, statusOf(main));
+    }
+  };
+
+  input.addEventListener("change", () => take([...input.files]));
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    take([...input.files]);
+  });
+  form.addEventListener("dragover", () => form.classList.add("drop-over"));
+  form.addEventListener("dragleave", () => form.classList.remove("drop-over"));
+  form.addEventListener("drop", (event) => {
+    form.classList.remove("drop-over");
+    take([...event.dataTransfer.files]);
+  });
+}
+
+// A file dropped beside the form must not replace the page by a download of itself.
+for (const type of ["dragover", "drop"]) {
+  window.addEventListener(type, (event) => event.preventDefault());
+}
+
+// What keeps a file from being sent, in words; empty when nothing does.
+function complaint(file, { maxBytes, maxMb, extensions }) {
+  if (file.size > Number(maxBytes)) {
+    return say("too_large", { size: (file.size / 1048576).toFixed(1), limit: maxMb });
+  }
+  if (file.size === 0) {
+    return say("empty");
+  }
+  const suffix = /\.[^.]*$/.exec(file.name)?.[0].toLowerCase() ?? "";
+  // The end of a UID such as 1.2.840.10008 is no extension.
+  if (suffix && !extensions.split(" ").includes(suffix) && !/^\d+(\.\d+)+$/.test(file.name)) {
+    return say("extension", { suffix, accepted: extensions.split(" ").join(", ") });
+  }
+  return "";
+}

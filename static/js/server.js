@@ -1,0 +1,45 @@
+// Requests to the server. Nothing is stored there, so a file is sent again for its pixels.
+
+import { say } from "./texts.js";
+
+// A page, as {ok, status, page}: a result, or a refusal in words.
+export async function analyse(action, form, onProgress = () => {}) {
+  const answer = await post(action, form, "text/html", "document", onProgress);
+  return { ok: answer.status === 200, status: answer.status, retryAfter: answer.retryAfter, page: answer.body };
+}
+
+// The body of /pixels. An error that it throws has a `userMessage` where the server gave one.
+export async function fetchPixels(file, options) {
+  const form = new FormData();
+  form.set("file", file);
+  for (const [name, value] of options) {
+    form.set(name, value);
+  }
+  const answer = await post("/pixels", form, "application/vnd.spinexr.pixels, application/problem+json", "arraybuffer");
+  if (answer.status !== 200) {
+    const problem = JSON.parse(new TextDecoder().decode(answer.body));
+    throw Object.assign(new Error(problem.code), { userMessage: problem.detail });
+  }
+  return answer.body;
+}
+
+function post(action, form, accept, responseType, onProgress = () => {}) {
+  return new Promise((done, failed) => {
+    const request = new XMLHttpRequest();
+    request.open("POST", action);
+    request.setRequestHeader("Accept", accept);
+    request.responseType = responseType;
+    request.upload.addEventListener("progress", ({ loaded, total }) => onProgress(loaded / total));
+    request.addEventListener("load", () =>
+      done({
+        status: request.status,
+        body: request.response,
+        retryAfter: Number(request.getResponseHeader("Retry-After")) || 0,
+      }),
+    );
+    const lost = () => failed(Object.assign(new Error("network"), { userMessage: say("network") }));
+    request.addEventListener("error", lost);
+    request.addEventListener("abort", lost);
+    request.send(form);
+  });
+}

@@ -1,0 +1,448 @@
+// The radiograph as people read it elsewhere: window, zoom, pan, turns, readout and ruler.
+
+import Panzoom from "../vendor/panzoom/panzoom.es.js";
+import { clamp, decode, draw, greys, presets, range } from "./pixels.js";
+import { say } from "./texts.js";
+
+const FULL_DRAG = 500; // screen pixels that change a window by the range of all values
+const PAN_STEP = 60; // screen pixels for an arrow key
+const BY_HAND = "by-hand"; // the choice that a drag makes
+const KEYS_OFF = "spinexr.keys-off";
+const ACTIONS_BY_KEY = {
+  i: "invert", " ": "reset", "+": "zoom-in", "-": "zoom-out", "=": "fit",
+  l: "rotate-left", r: "rotate-right", h: "flip-h", v: "flip-v", "?": "help",
+};
+
+export class Viewer {
+  // root: the section of a result. millimetres: the image's pixel spacing, or null.
+  // fetchPixels: promises the body of /pixels; null where there is no file to send.
+  constructor(root, { millimetres, fetchPixels }) {
+    this.root = root;
+    this.millimetres = millimetres;
+    this.fetchPixels = fetchPixels;
+    this.rows = Number(root.dataset.rows);
+    this.columns = Number(root.dataset.columns);
+    for (const element of root.querySelectorAll("[data-role]")) {
+      this[`$${element.dataset.role}`] = element;
+    }
+    this.picture = null; // decoded pixels, once somebody asks for them
+    this.window = null;
+    this.tool = "window";
+    this.turns = 0;
+    this.flipped = { h: false, v: false };
+    this.inverted = false;
+    this.pointers = new Map();
+    this.gesture = null;
+    this.root.classList.add("viewer-live");
+    this.root.querySelector(".tools").hidden = false;
+    this.$stage.tabIndex = 0;
+    this.$stage.setAttribute("role", "group");
+    this.$stage.setAttribute("aria-label", say("stage"));
+    this.panzoom = Panzoom(this.$pan, {
+      noBind: true, cursor: "", maxScale: 60, minScale: 0.2, pinchAndPan: true, step: 0.45,
+      animate: false,
+    });
+    this.listen();
+    this.layOut();
+  }
+
+  listen() {
+    const stop = new AbortController();
+    const on = (target, type, act, options = {}) =>
+      target.addEventListener(type, act, { signal: stop.signal, ...options });
+    this.leave = () => {
+      stop.abort();
+      this.resized.disconnect();
+    };
+    this.resized = new ResizeObserver(() => this.layOut());
+    this.resized.observe(this.$stage);
+    on(this.$pan, "panzoomchange", () => this.showZoom());
+    on(this.$stage, "wheel", (event) => this.panzoom.zoomWithWheel(event), { passive: false });
+    on(this.$stage, "pointerdown", (event) => this.down(event));
+    on(this.$stage, "pointermove", (event) => this.move(event));
+    on(this.$stage, "pointerup", (event) => this.up(event));
+    on(this.$stage, "pointercancel", (event) => this.up(event));
+    on(this.$stage, "pointerleave", () => this.read(null));
+    on(this.$stage, "contextmenu", (event) => event.preventDefault());
+    on(this.$stage, "keydown", (event) => this.arrows(event));
+    on(document, "keydown", (event) => this.key(event));
+    on(this.root, "click", (event) => {
+      const action = event.target.closest("[data-action]")?.dataset.action;
+      if (action) {
+        this.act(action);
+      }
+    });
+    on(this.$presets, "change", () => this.preset(this.$presets.value));
+    on(this.$presets, "focus", () => this.load());
+    on(this.$keys, "change", () => {
+      localStorage.setItem(KEYS_OFF, this.$keys.checked ? "" : "1");
+    });
+    this.$keys.checked = !localStorage.getItem(KEYS_OFF);
+    on(window, "beforeprint", () => this.fit());
+  }
+
+  // -- places: screen, and pixels of the image ------------------------------------------------
+
+  // The image as large as the stage allows, turned as it is.
+  layOut() {
+    const sideways = this.turns % 2 === 1;
+    const [columns, rows] = sideways ? [this.rows, this.columns] : [this.columns, this.rows];
+    const fitted = Math.min(this.$stage.clientWidth / columns, this.$stage.clientHeight / rows);
+    if (!(fitted > 0)) {
+      return;
+    }
+    this.fitted = fitted;
+    this.$turn.style.width = `${this.columns * fitted}px`;
+    this.$turn.style.height = `${this.rows * fitted}px`;
+    const flip = `scale(${this.flipped.h ? -1 : 1}, ${this.flipped.v ? -1 : 1})`;
+    this.$turn.style.transform = `${flip} rotate(${this.turns * 90}deg)`;
+    // Numbers of boxes stay upright and readable.
+    const upright = `rotate(${-this.turns * 90}) ${flip.replace(",", "")}`;
+    for (const text of this.$boxes.querySelectorAll("text[x]")) {
+      const [x, y] = [text.getAttribute("x"), text.getAttribute("y")];
+      text.setAttribute("transform", `translate(${x} ${y}) ${upright} translate(${-x} ${-y})`);
+    }
+    this.showZoom();
+  }
+
+  // Screen pixels per image pixel.
+  get scale() {
+    return this.fitted * this.panzoom.getScale();
+  }
+
+  // Where in the image a point of the screen lies, in pixels from its top left corner.
+  toImage({ clientX, clientY }) {
+    const frame = this.$turn.getBoundingClientRect();
+    let x = clientX - (frame.left + frame.right) / 2;
+    let y = clientY - (frame.top + frame.bottom) / 2;
+    x *= this.flipped.h ? -1 : 1;
+    y *= this.flipped.v ? -1 : 1;
+    for (let n = 0; n < this.turns; n++) {
+      [x, y] = [y, -x];
+    }
+    return { x: x / this.scale + this.columns / 2, y: y / this.scale + this.rows / 2 };
+  }
+
+  showZoom() {
+    this.root.style.setProperty("--pixel", 1 / this.scale); // image pixels per screen pixel
+    this.root.classList.toggle("viewer-near", this.scale * window.devicePixelRatio > 3);
+    this.percent = Math.round(100 * this.scale * window.devicePixelRatio);
+    this.showRuler();
+    this.read(this.last ?? null);
+  }
+
+  showRuler() {
+    const mm = this.millimetres;
+    this.$ruler.hidden = !mm;
+    if (!mm) {
+      return;
+    }
+    const across = (this.turns % 2 ? mm.row_mm : mm.column_mm) / this.scale; // mm per screen pixel
+    const most = across * Math.min(160, this.$stage.clientWidth / 3);
+    const power = 10 ** Math.floor(Math.log10(most));
+    const length = [5, 2, 1].find((n) => n * power <= most) * power;
+    this.$ruler.style.width = `${length / across}px`;
+    const where = mm.source === "ImagerPixelSpacing" ? say("at_detector") : "";
+    this.$ruler.firstElementChild.textContent = `${Number(length.toPrecision(1))} mm ${where}`;
+  }
+
+  // -- gestures -------------------------------------------------------------------------------
+
+  down(event) {
+    if (event.target.closest("button, select, a")) {
+      return;
+    }
+    event.preventDefault();
+    this.$stage.focus({ preventScroll: true });
+    this.$stage.setPointerCapture(event.pointerId);
+    this.pointers.set(event.pointerId, event);
+    if (this.pointers.size === 2 && this.gesture !== "pan") {
+      // A second finger: what the first one began is a pinch.
+      this.panzoom.handleDown([...this.pointers.values()][0]);
+    }
+    if (this.pointers.size >= 2 || event.button > 0 || event.shiftKey || this.tool === "pan") {
+      this.gesture = "pan";
+      this.panzoom.handleDown(event);
+    } else {
+      this.gesture = this.tool;
+      this.from = event;
+      if (this.tool === "measure") {
+        this.measure(event, event);
+      } else {
+        this.load();
+      }
+    }
+  }
+
+  move(event) {
+    this.read(event);
+    if (!this.pointers.has(event.pointerId)) {
+      return;
+    }
+    if (this.gesture === "pan") {
+      this.panzoom.handleMove(event);
+    } else if (this.gesture === "measure") {
+      this.measure(this.from, event);
+    } else if (this.picture) {
+      const before = this.pointers.get(event.pointerId);
+      this.nudge(event.clientX - before.clientX, event.clientY - before.clientY);
+    }
+    this.pointers.set(event.pointerId, event);
+  }
+
+  up(event) {
+    if (!this.pointers.delete(event.pointerId)) {
+      return;
+    }
+    if (this.gesture === "pan") {
+      this.panzoom.handleUp(event);
+    }
+    if (!this.pointers.size) {
+      this.gesture = null;
+    }
+  }
+
+  measure(from, to) {
+    const [a, b] = [this.toImage(from), this.toImage(to)];
+    const mm = this.millimetres;
+    const length = Math.hypot((b.x - a.x) * mm.column_mm, (b.y - a.y) * mm.row_mm);
+    const [line, text] = this.$measure.children;
+    for (const [name, value] of Object.entries({ x1: a.x, y1: a.y, x2: b.x, y2: b.y })) {
+      line.setAttribute(name, value);
+    }
+    const where = mm.source === "ImagerPixelSpacing" ? ` ${say("at_detector")}` : "";
+    text.textContent = `${length.toFixed(1)} mm${where}`;
+    text.setAttribute("x", b.x);
+    text.setAttribute("y", b.y);
+    this.$measure.removeAttribute("hidden");
+    this.layOut();
+  }
+
+  // -- keys and buttons -----------------------------------------------------------------------
+
+  key(event) {
+    const typing = event.target.closest("input, select, textarea, dialog");
+    const pressing = event.key === " " && event.target.closest("button, a, summary, [tabindex='0'].box");
+    if (typing || pressing || event.ctrlKey || event.metaKey || event.altKey || !this.$keys.checked) {
+      return;
+    }
+    const action = ACTIONS_BY_KEY[event.key.toLowerCase()];
+    if (action) {
+      event.preventDefault();
+      this.act(action);
+    } else if (/^[1-9]$/.test(event.key)) {
+      this.preset(Number(event.key) - 1);
+    }
+  }
+
+  arrows(event) {
+    const step = { ArrowLeft: [1, 0], ArrowRight: [-1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key];
+    if (step && event.target === this.$stage) {
+      event.preventDefault();
+      const { x, y } = this.panzoom.getPan();
+      const by = PAN_STEP / this.panzoom.getScale();
+      this.panzoom.pan(x + step[0] * by, y + step[1] * by, { animate: false });
+    }
+  }
+
+  act(action) {
+    const acts = {
+      "tool-window": () => this.use("window"),
+      "tool-pan": () => this.use("pan"),
+      "tool-measure": () => this.use("measure"),
+      "zoom-in": () => this.panzoom.zoomIn({ animate: false }),
+      "zoom-out": () => this.panzoom.zoomOut({ animate: false }),
+      fit: () => this.fit(),
+      "one-to-one": () => this.panzoom.zoom(1 / (this.fitted * window.devicePixelRatio), { animate: false }),
+      "rotate-left": () => this.turn(3),
+      "rotate-right": () => this.turn(1),
+      "flip-h": () => this.flip("h"),
+      "flip-v": () => this.flip("v"),
+      invert: () => this.invert(!this.inverted),
+      reset: () => this.reset(),
+      help: () => this.$help.showModal(),
+    };
+    acts[action]?.();
+  }
+
+  use(tool) {
+    this.tool = tool;
+    for (const name of ["window", "pan", "measure"]) {
+      this.press(`tool-${name}`, name === tool);
+    }
+    this.$stage.dataset.tool = tool;
+    if (tool !== "measure") {
+      this.$measure.setAttribute("hidden", "");
+    }
+  }
+
+  press(action, pressed) {
+    this.root.querySelector(`[data-action="${action}"]`)?.setAttribute("aria-pressed", pressed);
+  }
+
+  fit() {
+    this.panzoom.reset({ animate: false });
+  }
+
+  // Turning is about the screen's axes, whatever was turned or flipped before.
+  turn(quarters) {
+    const mirrored = this.flipped.h !== this.flipped.v;
+    this.turns = (this.turns + (mirrored ? 4 - quarters : quarters)) % 4;
+    this.layOut();
+  }
+
+  flip(axis) {
+    this.flipped[axis] = !this.flipped[axis];
+    this.press(`flip-${axis}`, this.flipped[axis]);
+    this.layOut();
+  }
+
+  invert(inverted) {
+    this.inverted = inverted;
+    this.press("invert", inverted);
+    this.$plain.classList.toggle("inverted", inverted);
+    this.paint();
+  }
+
+  reset() {
+    this.turns = 0;
+    this.flipped = { h: false, v: false };
+    this.press("flip-h", false);
+    this.press("flip-v", false);
+    this.invert(false);
+    if (this.picture) {
+      this.preset(0);
+    }
+    this.fit();
+    this.layOut();
+  }
+
+  // Centre a box and make it a third of the view.
+  show(box) {
+    const size = Math.max(box.x2 - box.x1, box.y2 - box.y1) * this.fitted;
+    const scale = clamp(Math.min(this.$stage.clientWidth, this.$stage.clientHeight) / 3 / size, 1, 12);
+    const middle = { x: (box.x1 + box.x2) / 2, y: (box.y1 + box.y2) / 2 };
+    let x = (this.columns / 2 - middle.x) * this.fitted;
+    let y = (this.rows / 2 - middle.y) * this.fitted;
+    for (let n = 0; n < this.turns; n++) {
+      [x, y] = [-y, x];
+    }
+    this.panzoom.zoom(scale, { animate: false });
+    this.panzoom.pan(this.flipped.h ? -x : x, this.flipped.v ? -y : y, { animate: false });
+  }
+
+  // -- pixels ---------------------------------------------------------------------------------
+
+  // The stored values, fetched on the first call; null where they cannot be had.
+  load() {
+    this.loading ??= this.fetchAll();
+    return this.loading;
+  }
+
+  async fetchAll() {
+    if (!this.fetchPixels) {
+      this.hint(say("no_file"));
+      return null;
+    }
+    this.hint(say("loading_pixels"));
+    try {
+      this.picture = await decode(await this.fetchPixels());
+    } catch (error) {
+      this.hint(error.userMessage ?? say("no_pixels"));
+      this.loading = undefined;
+      return null;
+    }
+    this.hint("");
+    this.presets = presets(this.picture);
+    this.span = range(this.picture.values);
+    this.$presets.replaceChildren(
+      ...this.presets.map((preset, n) => new Option(`${n + 1}: ${this.presetName(preset, n)}`, n)),
+      new Option(say("by_hand"), BY_HAND),
+    );
+    this.$canvas.width = this.columns;
+    this.$canvas.height = this.rows;
+    this.window = { ...this.presets[0] };
+    this.paint();
+    this.$canvas.hidden = false;
+    this.$plain.hidden = true;
+    return this.picture;
+  }
+
+  presetName(preset, n) {
+    if (preset.full) {
+      return say("full_range");
+    }
+    if (preset.table) {
+      return say("table");
+    }
+    return preset.name || say("window_number", { number: n + 1 });
+  }
+
+  async preset(number) {
+    if ((await this.load()) && this.presets[number]) {
+      this.window = { ...this.presets[number] };
+      this.$presets.value = number;
+      this.paint();
+    }
+  }
+
+  // Change the window: sideways its width, up and down its centre.
+  nudge(dx, dy) {
+    const [low, high] = this.span;
+    const step = (high - low) / FULL_DRAG;
+    const { center, width } = this.window;
+    const kind = this.window.table ? "LINEAR_EXACT" : this.window.function;
+    // Down is brighter, as elsewhere: a lower centre shows more as white, or as black where the
+    // file says that its highest value is.
+    const down = this.picture.head.inverse ? -dy : dy;
+    this.window = {
+      center: clamp(center - down * step, low - (high - low), high + (high - low)),
+      width: clamp(width + dx * step, (high - low) / 256, 4 * (high - low)),
+      function: kind,
+    };
+    this.$presets.value = BY_HAND;
+    this.paint();
+  }
+
+  paint() {
+    if (!this.picture || this.painting) {
+      return;
+    }
+    this.painting = requestAnimationFrame(() => {
+      this.painting = 0;
+      draw(this.$canvas, this.picture, greys(this.picture, this.window, this.inverted));
+      this.read(this.last ?? null);
+    });
+  }
+
+  // Place, stored value, window and zoom, as a line below the image.
+  read(event) {
+    this.last = event;
+    const parts = [];
+    if (event) {
+      const { x, y } = this.toImage(event);
+      const [column, row] = [Math.floor(x), Math.floor(y)];
+      if (column >= 0 && row >= 0 && column < this.columns && row < this.rows) {
+        parts.push(`x ${column} y ${row}`);
+        if (this.picture) {
+          const entry = this.picture.pixels[row * this.columns + column];
+          parts.push(`${say("value")} ${entry + this.picture.head.lowest}`);
+        }
+      }
+    }
+    if (this.window) {
+      parts.push(
+        this.window.table
+          ? say("table")
+          : `C ${Number(this.window.center.toPrecision(5))} W ${Number(this.window.width.toPrecision(5))}`,
+      );
+    }
+    parts.push(`${this.percent} %`);
+    this.$readout.textContent = parts.join(" · ");
+    this.$readout.hidden = false;
+  }
+
+  hint(text) {
+    this.$hint.textContent = text;
+  }
+}
