@@ -9,7 +9,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 help:
 	@echo "make run      set up .venv and serve on http://localhost:5000"
-	@echo "make test     set up .venv and run the tests"
+	@echo "make test     set up .venv and run the tests, those of the page where Chromium is"
 	@echo "make check    format check, ruff, mypy, import-linter and tests"
 	@echo "make format   rewrite the sources in the project's format"
 	@echo "make clean    remove .venv and caches"
@@ -17,7 +17,7 @@ help:
 run: install
 	$(BIN)/python app.py
 
-test: install
+test: install $(if $(shell command -v chromium),$(VENV)/.installed-browser)
 	$(BIN)/python -m pytest
 
 check: format-check lint
@@ -49,7 +49,11 @@ $(VENV)/.installed: requirements.txt constraints.txt $(VENV)/.created
 	$(PIP) -r requirements.txt
 	@touch $@
 
-$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
+$(VENV)/.installed-browser: requirements-browser.txt $(VENV)/.installed
+	$(PIP) -r requirements-browser.txt
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.txt requirements-browser.txt $(VENV)/.installed
 	$(PIP) -r requirements-dev.txt
 	@touch $@
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from spinexr.settings import Settings
 from spinexr.web import create_app
 from spinexr.web.models import Models
 from tests.fakes import FakeEngine, fake_bundle
+
+# The page is tested in a browser where what drives one is installed (requirements-browser.txt).
+collect_ignore = [] if find_spec("playwright") else ["browser"]
 
 _HEAVY_FIXTURES = ("untrained_root", "real_predictor", "server", "phantom_root")
 _HEAVY_MODULES = ("test_train",)

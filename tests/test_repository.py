@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import tomllib
@@ -16,7 +17,8 @@ from spinexr.web.errors import status_of
 
 ROOT = Path(__file__).parent.parent
 REQUIREMENTS = (
-    "requirements.txt", "requirements-serve.txt", "requirements-dev.txt", "constraints.txt",
+    "requirements.txt", "requirements-serve.txt", "requirements-dev.txt",
+    "requirements-browser.txt", "constraints.txt",
 )  # fmt: skip
 
 
@@ -31,6 +33,18 @@ def test_the_fixed_names_are_there() -> None:
         "README.md", "LICENSE", "NOTICE",
     ):  # fmt: skip
         assert (ROOT / name).exists(), name
+
+
+def test_the_page_s_libraries_are_what_vendor_json_says() -> None:
+    vendor = ROOT / "static/vendor"
+    listed = set()
+    for library in json.loads((vendor / "vendor.json").read_text(encoding="utf-8")):
+        for name, expected in library["sha256"].items():
+            file = vendor / library["folder"] / name
+            assert hashlib.sha256(file.read_bytes()).hexdigest() == expected, file
+            listed.add(file)
+        assert library["name"] in text("NOTICE")
+    assert listed == {f for f in vendor.rglob("*") if f.is_file()} - {vendor / "vendor.json"}
 
 
 def test_readme_lists_every_setting_with_its_default() -> None:

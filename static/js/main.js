@@ -12,6 +12,7 @@ let shown = 0;
 history.replaceState({ view: shown }, "");
 
 enhance(document.querySelector("main"), null);
+offerThemes(document.querySelector("[data-role='theme']"));
 
 window.addEventListener("popstate", ({ state }) => {
   const view = views.get(state?.view);
@@ -86,6 +87,20 @@ function enhanceResult(result, source) {
       savePng({ viewer, answer, numbers: shownFindings(result), headline });
     }
   });
+}
+
+function offerThemes(button) {
+  const root = document.documentElement;
+  const name = () => {
+    button.textContent = root.dataset.theme === "dark" ? say("light") : say("dark");
+  };
+  button.addEventListener("click", () => {
+    root.dataset.theme = root.dataset.theme === "dark" ? "light" : "dark";
+    localStorage.setItem("spinexr.theme", root.dataset.theme);
+    name();
+  });
+  name();
+  button.hidden = false;
 }
 
 async function send(action, form, source, status) {

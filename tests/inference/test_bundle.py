@@ -96,6 +96,13 @@ def test_manifests_are_taken_at_their_word(tmp_path: Path) -> None:
     assert bundle.ensemble.preprocessing.flips == (Flip.NONE, Flip.HORIZONTAL)
 
 
+def test_the_review_band_is_the_manifest_s_or_0_05_on_either_side(tmp_path: Path) -> None:
+    put_manifests(tmp_path)
+    assert read_bundle(tmp_path).ensemble.review_band == pytest.approx((0.399, 0.499))
+    put_manifests(tmp_path, ensemble=lambda m: m.update(review_band={"low": 0.3, "high": 0.5}))
+    assert read_bundle(tmp_path).ensemble.review_band == (0.3, 0.5)
+
+
 def test_one_manifest_of_two_is_still_an_assumed_profile(tmp_path: Path) -> None:
     put_files(tmp_path)
     put_manifests(tmp_path)
@@ -124,6 +131,10 @@ def test_a_bundle_is_as_good_as_its_worse_half(
 
 
 BAD: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
+    "review band": (
+        lambda m: m.update(review_band={"low": 0.5, "high": 0.6}),
+        "review_band does not hold",
+    ),
     "version": (lambda m: m.update(manifest_version=2), "version 1"),
     "no threshold": (lambda m: m.pop("threshold"), "threshold"),
     "threshold text": (lambda m: m.update(threshold="0.4"), "threshold"),

@@ -9,6 +9,7 @@ import pydicom.data
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from PIL import Image
 from pydicom import uid
 from werkzeug.datastructures import FileStorage
 from werkzeug.test import TestResponse, encode_multipart
@@ -53,6 +54,21 @@ def test_json_answers_follow_the_published_schema(client: FlaskClient) -> None:
     document = response.get_json()
     assert schema_errors(document) == []
     assert document["image"]["annotated"]["data_uri"].startswith("data:image/jpeg;base64,")
+
+
+def test_scripts_get_the_annotated_picture_at_full_size(client: FlaskClient) -> None:
+    response = post(client, headers={"Accept": "image/png"})
+    assert response.content_type == "image/png"
+    with Image.open(BytesIO(response.data)) as picture:
+        assert picture.width == builders.pixels().shape[1]
+
+
+def test_near_the_cut_off_the_answer_says_so(client: FlaskClient, engine: FakeEngine) -> None:
+    assert not post(client).get_json()["review"]["near_cutoff"]
+    assert "Near the cut-off" not in post(client, headers=PAGE).text
+    engine.logits = dict.fromkeys(engine.logits, -0.2)
+    assert post(client).get_json()["review"] == {"low": 0.399, "high": 0.499, "near_cutoff": True}
+    assert "Near the cut-off: read closely." in post(client, headers=PAGE).text
 
 
 @pytest.mark.parametrize("headers", [PAGE, {}, {"Accept": "*/*"}])

@@ -1,0 +1,347 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Page, expect
+from pydicom.pixels.processing import apply_modality_lut, apply_voi, apply_windowing
+
+from tests import builders
+from tests.analyses import schema_errors
+from tests.browser.acts import drop, painted, place_of, settle, upload
+from tests.fakes import NORMAL, FakeEngine
+
+HEADLINE = "Abnormal, 0.881 (cut-off 0.449): three firm findings, one tentative."
+
+
+def test_a_chosen_file_is_analysed_without_leaving_the_page(page: Page) -> None:
+    upload(page)
+    expect(page.locator("h1")).to_have_text(HEADLINE)
+    expect(page.locator("h1")).to_be_focused()
+    expect(page.locator("g[data-finding]")).to_have_count(4)
+    page.go_back()
+    expect(page.locator("#upload")).to_be_visible()
+    page.go_forward()
+    expect(page.locator("h1")).to_have_text(HEADLINE)
+
+
+def test_a_dropped_file_is_analysed(page: Page) -> None:
+    drop(page, {"1.2.840.10008": builders.dicom()})
+    expect(page.locator("h1")).to_have_text(HEADLINE)
+
+
+def test_without_scripts_the_answer_comes_by_a_form(make_page: Callable[..., Page]) -> None:
+    page = make_page(java_script_enabled=False)
+    page.set_input_files("#file", {"name": "a.dcm", "mimeType": "", "buffer": builders.dicom()})
+    page.get_by_role("button", name="Analyse", exact=True).click()
+    expect(page.locator("h1")).to_have_text(HEADLINE)
+    left, top, right, _ = place_of(page, "img.plain")
+    box = place_of(page, "g[data-finding='1'] .box-line")
+    scale = (right - left) / 112
+    assert box == pytest.approx(
+        (left + 20 * scale, top + 30 * scale, left + 60 * scale, top + 70 * scale), abs=3
+    )
+    assert page.locator(".tools").is_hidden()
+
+
+def shown_by_pydicom(dataset: Any) -> np.ndarray:
+    values = apply_modality_lut(dataset.pixel_array, dataset)
+    if "VOILUTSequence" in dataset:
+        bits = dataset.VOILUTSequence[0].LUTDescriptor[2]
+        grey = apply_voi(values, dataset) / (2.0**bits - 1)
+    else:
+        levels = apply_windowing(values, dataset)
+        low, high = ends(dataset)
+        grey = (levels - low) / (high - low)
+    if dataset.PhotometricInterpretation == "MONOCHROME1":
+        grey = 1 - grey
+    return np.asarray(np.rint(grey * 255))
+
+
+def ends(dataset: Any) -> tuple[float, float]:
+    """What apply_windowing gives for black and white: the range of the rescaled values."""
+    low = -(2.0 ** (dataset.BitsStored - 1)) if dataset.PixelRepresentation else 0.0
+    high = low + 2.0**dataset.BitsStored - 1
+    slope = float(dataset.get("RescaleSlope", 1))
+    intercept = float(dataset.get("RescaleIntercept", 0))
+    return low * slope + intercept, high * slope + intercept
+
+
+WINDOWS: dict[str, dict[str, Any]] = {
+    "linear": {"WindowCenter": 1500, "WindowWidth": 900},
+    "exact": {"WindowCenter": 1500, "WindowWidth": 900, "VOILUTFunction": "LINEAR_EXACT"},
+    "sigmoid": {"WindowCenter": 1500, "WindowWidth": 900, "VOILUTFunction": "SIGMOID"},
+    "rescaled": {"RescaleSlope": 0.5, "RescaleIntercept": -200, "WindowCenter": 500,
+                 "WindowWidth": 700},
+    "white is 0": {"PhotometricInterpretation": "MONOCHROME1", "WindowCenter": 1500,
+                   "WindowWidth": 2900},
+    "threshold": {"WindowCenter": 1500, "WindowWidth": 1},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WINDOWS)
+def test_windows_show_what_pydicom_shows(page: Page, name: str) -> None:
+    dataset = builders.dataset(attributes=WINDOWS[name])
+    upload(page, builders.dicom(attributes=WINDOWS[name]))
+    page.keyboard.press("1")
+    assert np.abs(painted(page) - shown_by_pydicom(dataset)).max() <= 1
+
+
+def test_signed_values_are_shown_and_read_out(page: Page) -> None:
+    stored = builders.pixels().astype(np.int16) - 2000
+    window = {"WindowCenter": -500, "WindowWidth": 1200}
+    upload(page, builders.dicom(stored, attributes=window))
+    page.keyboard.press("1")
+    dataset = builders.dataset(stored, attributes=window)
+    assert np.abs(painted(page) - shown_by_pydicom(dataset)).max() <= 1
+    left, top, right, _ = place_of(page, "canvas.plain")
+    scale = (right - left) / stored.shape[1]
+    page.mouse.move(left + 30.5 * scale, top + 40.5 * scale)
+    expect(page.locator(".readout")).to_contain_text(f"x 30 y 40 · value {stored[40, 30]}")
+
+
+def test_a_drag_changes_the_window_and_space_resets_it(page: Page) -> None:
+    window = {"WindowCenter": 1500, "WindowWidth": 900}
+    upload(page, builders.dicom(attributes=window))
+    page.keyboard.press("1")
+    before = painted(page)
+    left, top, right, bottom = place_of(page, ".stage")
+    page.mouse.move((left + right) / 2, (top + bottom) / 2)
+    page.mouse.down()
+    page.mouse.move((left + right) / 2 + 80, (top + bottom) / 2 - 40, steps=4)
+    page.mouse.up()
+    after = painted(page)
+    text = page.locator(".readout").inner_text()
+    center, width = (float(part) for part in text.split("C ")[1].split(" ·")[0].split(" W "))
+    assert width > 900
+    assert center > 1500
+    dragged = {"WindowCenter": center, "WindowWidth": width}
+    expected = shown_by_pydicom(builders.dataset(attributes=dragged))
+    assert np.abs(after - expected).max() <= 1
+    page.keyboard.press(" ")
+    assert (painted(page) == before).all()
+
+
+def test_keys_invert_turn_flip_and_choose_windows(page: Page) -> None:
+    upload(
+        page, builders.dicom(attributes={"WindowCenter": [1500, 800], "WindowWidth": [900, 500]})
+    )
+    page.keyboard.press("1")
+    before = painted(page).astype(int)
+    page.keyboard.press("i")
+    assert (painted(page) == 255 - before).all()
+    page.keyboard.press("2")
+    page.keyboard.press("i")
+    second = builders.dataset(attributes={"WindowCenter": 800, "WindowWidth": 500})
+    assert np.abs(painted(page) - shown_by_pydicom(second)).max() <= 1
+    upright = place_of(page, "canvas.plain")
+    page.keyboard.press("r")
+    settle(page)
+    turned = place_of(page, "canvas.plain")
+    assert upright[2] - upright[0] < upright[3] - upright[1]
+    assert turned[2] - turned[0] > turned[3] - turned[1]
+    page.keyboard.press("l")
+    page.keyboard.press("h")
+    settle(page)
+    left, _, right, _ = place_of(page, "canvas.plain")
+    box = place_of(page, "g[data-finding='1'] .box-line")
+    scale = (right - left) / 112
+    assert (box[0], box[2]) == pytest.approx((right - 60 * scale, right - 20 * scale), abs=3)
+    page.keyboard.press(" ")
+    settle(page)
+    assert place_of(page, "canvas.plain") == pytest.approx(upright, abs=0.1)
+
+
+def test_keys_can_be_switched_off_and_are_listed(page: Page) -> None:
+    upload(page)
+    page.keyboard.press("1")
+    before = painted(page)
+    page.keyboard.press("?")
+    dialog = page.get_by_role("dialog", name="Keys and mouse")
+    expect(dialog).to_be_visible()
+    dialog.get_by_label("Use single keys").uncheck()
+    dialog.get_by_role("button", name="Close").click()
+    page.keyboard.press("i")
+    assert (painted(page) == before).all()
+
+
+def test_boxes_stay_on_the_image_while_it_is_zoomed_and_panned(page: Page) -> None:
+    upload(page)
+    left, top, right, bottom = place_of(page, ".stage")
+    at = (left + 0.4 * (right - left), top + 0.3 * (bottom - top))
+    page.mouse.move(*at)
+    before = place_of(page, ".plain")
+    page.mouse.wheel(0, -300)
+    settle(page)
+    zoomed = place_of(page, ".plain")
+    assert zoomed[2] - zoomed[0] > 1.1 * (before[2] - before[0])
+    # The point under the pointer stays there.
+    for n in (0, 1):
+        share = (at[n] - before[n]) / (before[n + 2] - before[n])
+        assert zoomed[n] + share * (zoomed[n + 2] - zoomed[n]) == pytest.approx(at[n], abs=1)
+    page.keyboard.down("Shift")
+    page.mouse.down()
+    page.mouse.move(at[0] + 50, at[1] + 20, steps=3)
+    page.mouse.up()
+    page.keyboard.up("Shift")
+    settle(page)
+    left, top, right, _ = place_of(page, ".plain")
+    assert (left, top) == pytest.approx((zoomed[0] + 50, zoomed[1] + 20), abs=1)
+    scale = (right - left) / 112
+    box = place_of(page, "g[data-finding='2'] .box-line")
+    assert box == pytest.approx(
+        (left + 25 * scale, top + 80 * scale, left + 70 * scale, top + 100 * scale), abs=3
+    )
+
+
+def test_one_to_one_shows_a_pixel_on_a_pixel(page: Page) -> None:
+    upload(page)
+    page.get_by_role("button", name="One image pixel on one screen pixel").click()
+    settle(page)
+    left, top, right, bottom = place_of(page, ".plain")
+    assert (right - left, bottom - top) == pytest.approx((112, 160), abs=0.5)
+    expect(page.locator(".readout")).to_contain_text("100 %")
+
+
+def test_a_row_and_its_box_light_up_together(page: Page) -> None:
+    upload(page)
+    page.locator("tr[data-finding='2']").hover()
+    expect(page.locator("g[data-finding='2']")).to_have_class("box box-firm linked")
+    page.locator("g[data-finding='3']").focus()
+    expect(page.locator("tr[data-finding='3']")).to_have_class("linked")
+    page.locator("tr[data-finding='4']").press("Enter")
+    settle(page)
+    left, top, right, bottom = place_of(page, ".stage")
+    box = place_of(page, "g[data-finding='4'] .box-line")
+    assert ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2) == pytest.approx(
+        ((left + right) / 2, (top + bottom) / 2), abs=2
+    )
+
+
+def test_classes_and_confidence_choose_what_is_marked(page: Page) -> None:
+    upload(page)
+    marked = page.locator("g[data-finding]:visible")
+    page.get_by_role("checkbox", name="Osteophytes").uncheck()
+    expect(marked).to_have_count(2)
+    page.get_by_label("Confidence from").fill("0.25")
+    expect(marked).to_have_count(1)
+    page.get_by_role("checkbox", name="Osteophytes").check()
+    expect(marked).to_have_count(3)
+
+
+def test_plain_and_marked_lie_side_by_side(page: Page) -> None:
+    upload(page)
+    page.get_by_label("Plain beside marked").fill("40")
+    clip = page.locator(".boxes").evaluate("e => getComputedStyle(e).clipPath")
+    assert clip == "inset(0px 60% 0px 0px)"
+
+
+def test_what_spoke_for_abnormal_is_a_layer_with_an_opacity(page: Page) -> None:
+    upload(page)
+    heat = page.locator("img.heat")
+    expect(heat).to_be_hidden()
+    page.get_by_label("Show in colour").check()
+    expect(heat).to_be_visible()
+    page.get_by_label("Opacity").fill("20")
+    assert heat.evaluate("e => getComputedStyle(e).opacity") == "0.2"
+
+
+@pytest.mark.parametrize(
+    ("attributes", "said"),
+    [({"PixelSpacing": [0.2, 0.2]}, "5 mm"),
+     ({"ImagerPixelSpacing": [0.2, 0.2]}, "5 mm at the detector")],
+)  # fmt: skip
+def test_a_ruler_shows_millimetres(page: Page, attributes: dict[str, Any], said: str) -> None:
+    cleared = {"PixelSpacing": None, "ImagerPixelSpacing": None}
+    upload(page, builders.dicom(attributes=cleared | attributes))
+    ruler = page.locator(".ruler")
+    expect(ruler).to_have_text(said)
+    left, _, right, _ = place_of(page, ".ruler")
+    picture = place_of(page, ".plain")
+    assert (right - left) * 112 * 0.2 / (picture[2] - picture[0]) == pytest.approx(5, abs=0.15)
+    page.get_by_role("button", name="Measure").click()
+    page.mouse.move(picture[0] + 20, picture[1] + 50)
+    page.mouse.down()
+    page.mouse.move(picture[0] + 120, picture[1] + 50)
+    page.mouse.up()
+    length = 100 * 112 * 0.2 / (picture[2] - picture[0])
+    expect(page.locator(".measure text")).to_contain_text(f"{length:.1f} mm")
+
+
+def test_without_spacing_there_is_no_ruler(page: Page) -> None:
+    upload(page, builders.dicom(attributes={"PixelSpacing": None, "ImagerPixelSpacing": None}))
+    expect(page.locator(".ruler")).to_be_hidden()
+    expect(page.get_by_role("button", name="Measure")).to_have_count(0)
+
+
+def test_the_answer_is_saved_as_json_by_its_schema(page: Page) -> None:
+    upload(page)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="JSON").click()
+    document = json.loads(Path(download.value.path()).read_text(encoding="utf-8"))
+    assert schema_errors(document) == []
+
+
+def test_the_annotated_picture_is_saved_at_full_size(page: Page) -> None:
+    upload(page, builders.dicom(builders.pixels(600, 400)))
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Annotated PNG").click()
+    assert download.value.suggested_filename == "spinexr-annotated.png"
+    picture = Image.open(BytesIO(Path(download.value.path()).read_bytes()))
+    assert picture.width == 400
+    assert picture.height > 600
+    assert picture.convert("RGB").getpixel((20, 50)) == (230, 159, 0)
+
+
+@pytest.mark.parametrize("format", ["A4", "Letter"])
+def test_a_report_is_one_page(page: Page, format: str) -> None:
+    upload(page, builders.dicom(builders.pixels(1200, 800)))
+    document = page.pdf(format=format, prefer_css_page_size=False)
+    assert document.count(b"/Type /Page\n") == 1
+
+
+def test_a_normal_image_is_shown_with_what_spoke_neither_for_nor_against(
+    page: Page, engine: FakeEngine
+) -> None:
+    engine.logits = dict.fromkeys(engine.logits, NORMAL)
+    upload(page)
+    expect(page.locator("h1")).to_have_text("Normal, 0.119 (cut-off 0.449).")
+    expect(page.get_by_text("Show in colour")).to_have_count(0)
+
+
+def test_near_the_cut_off_it_says_so(page: Page, engine: FakeEngine) -> None:
+    engine.logits = dict.fromkeys(engine.logits, -0.2)
+    upload(page)
+    expect(page.get_by_text("Near the cut-off: read closely.")).to_be_visible()
+
+
+def test_a_refused_file_says_why_and_keeps_the_way_back(page: Page) -> None:
+    upload(page, builders.dicom(attributes={"Modality": "CT"}))
+    expect(page.get_by_role("alert")).to_contain_text("CT")
+    page.go_back()
+    upload(page)
+    expect(page.locator("h1")).to_have_text(HEADLINE)
+
+
+def test_the_theme_is_dark_until_another_is_chosen(page: Page) -> None:
+    ground = "() => getComputedStyle(document.body).backgroundColor"
+    assert page.evaluate(ground) == "rgb(16, 21, 28)"
+    page.get_by_role("button", name="Light theme").click()
+    page.reload()
+    assert page.evaluate(ground) == "rgb(255, 255, 255)"
+
+
+def test_the_first_load_is_small(page: Page) -> None:
+    sizes = page.evaluate(
+        """() => performance.getEntriesByType("resource")
+             .filter((e) => !e.name.includes("/samples/"))
+             .map((e) => e.encodedBodySize)"""
+    )
+    document = page.evaluate("() => performance.getEntriesByType('navigation')[0].encodedBodySize")
+    assert document + sum(sizes) <= 200_000
