@@ -118,6 +118,16 @@ class Windowing:
     inverse: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an image belongs among others. The UID may lead to a patient: only `grouping` uses it,
+    and nothing shows it."""
+
+    study_uid: str
+    series_number: int | None
+    instance_number: int | None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Radiograph:
     """One decoded radiograph.
@@ -136,6 +146,7 @@ class Radiograph:
     attributes: tuple[HeaderAttribute, ...]
     notices: tuple[Notice, ...] = ()
     windowing: Windowing | None = None  # None where no file stands behind it
+    place: Place | None = None  # likewise, and where the file does not say
 
     def __post_init__(self) -> None:
         if self.stored.ndim != 2 or self.levels.ndim != 1:

@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.tag import Tag
 
-from spinexr.domain import HeaderAttribute, PixelSpacing, SpacingSource
+from spinexr.domain import HeaderAttribute, PixelSpacing, Place, SpacingSource
 from spinexr.errors import CorruptDicomError
 
 _LONGEST_VALUE = 120
@@ -120,6 +120,18 @@ def shown_attributes(dataset: Dataset) -> tuple[HeaderAttribute, ...]:
         HeaderAttribute("(0002,0010)", "TransferSyntaxUID", "Transfer Syntax", clean(syntax.name))
     )
     return tuple(found)
+
+
+def place(dataset: Dataset) -> Place | None:
+    """Study, series and number of the image; None where the file names no study."""
+    study = text(dataset, "StudyInstanceUID")
+    if not study:
+        return None
+    series, instance = (
+        int(found[0]) if (found := numbers(dataset, keyword)) and found[0] is not None else None
+        for keyword in ("SeriesNumber", "InstanceNumber")
+    )
+    return Place(study, series, instance)
 
 
 def pixel_spacing(dataset: Dataset) -> PixelSpacing | None:

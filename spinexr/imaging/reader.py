@@ -52,5 +52,6 @@ def radiograph_from(
         spacing=header.pixel_spacing(dataset),
         attributes=header.shown_attributes(dataset),
         notices=notices + display_notices,
+        place=header.place(dataset),
         windowing=display.windowing(lowest, highest, dataset, photometric),
     )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
+import hmac
 from typing import Any
 
 from spinexr import DISCLAIMER, __version__
-from spinexr.domain import Analysis, Finding
+from spinexr.domain import Analysis, Finding, Place
 from spinexr.reporting.overlay import AnnotatedImage
 
 # Raised by a minor step when something is added, by a major one when something changes or goes.
@@ -14,13 +15,19 @@ SCHEMA_VERSION = "1.3"
 
 
 def document(
-    analysis: Analysis, *, image: AnnotatedImage | None = None, activation: bool = False
+    analysis: Analysis,
+    *,
+    image: AnnotatedImage | None = None,
+    activation: bool = False,
+    grouping_key: str = "",
 ) -> dict[str, Any]:
     """The analysis as plain JSON values.
 
     Args:
         image: the annotated image to embed as a data URI; left out when None.
         activation: also give the class activation map, null on a normal image.
+        grouping_key: also say which images belong together, by a study's HMAC with this key: who
+            did not choose the key learns nothing from it.
     """
     result = _document(analysis, image)
     if activation:
@@ -30,7 +37,19 @@ def document(
             "columns": found.shape[1],
             "values": [list(row) for row in found.values],
         }
+    if grouping_key:
+        result["grouping"] = _grouping(analysis.radiograph.place, grouping_key)
     return result
+
+
+def _grouping(place: Place | None, key: str) -> dict[str, Any] | None:
+    if place is None:
+        return None
+    return {
+        "study": hmac.new(key.encode(), place.study_uid.encode(), "sha256").hexdigest()[:16],
+        "series_number": place.series_number,
+        "instance_number": place.instance_number,
+    }
 
 
 def _document(analysis: Analysis, image: AnnotatedImage | None) -> dict[str, Any]:

@@ -24,6 +24,7 @@ blueprint = Blueprint("upload", __name__)
 
 ACCEPTED_EXTENSIONS = (".dcm", ".dicom")
 _ANSWERS = ("text/html", "application/json", "image/png")
+_LONGEST_KEY = 128
 _YES, _NO = ("1", "true", "on", "yes"), ("", "0", "false", "off", "no")
 
 
@@ -35,6 +36,7 @@ class Upload:
     detect: DetectPolicy
     allow_other_body_part: bool
     activation: bool
+    grouping_key: str
 
 
 @blueprint.post("/upload")
@@ -50,22 +52,25 @@ def upload() -> Response:
         allow_other_body_part=wanted.allow_other_body_part,
         read=state().read,
     )
-    return answer(analysis, activation=wanted.activation)
+    return answer(analysis, activation=wanted.activation, grouping_key=wanted.grouping_key)
 
 
-def answer(analysis: Analysis, *, activation: bool = False) -> Response:
+def answer(analysis: Analysis, *, activation: bool = False, grouping_key: str = "") -> Response:
     """The analysis as the client wants it: a page, the JSON document or the annotated picture."""
     wanted = wanted_type(request, *_ANSWERS)
     if wanted == "image/png":
         response = Response(overlay.as_png(analysis).data, content_type=wanted)
     elif wanted == "application/json":
         picture = overlay.as_jpeg(analysis)
-        response = jsonify(as_json.document(analysis, image=picture, activation=activation))
+        document = as_json.document(
+            analysis, image=picture, activation=activation, grouping_key=grouping_key
+        )
+        response = jsonify(document)
     else:
         # The page draws the boxes itself, over the plain picture.
         page = render_template(
             "result.html",
-            result=as_json.document(analysis),
+            result=as_json.document(analysis, grouping_key=grouping_key),
             picture=overlay.as_jpeg(analysis, plain=True),
             heat=overlay.heat(analysis),
         )
@@ -75,7 +80,7 @@ def answer(analysis: Analysis, *, activation: bool = False) -> Response:
 
 
 def parse(request: Request, max_bytes: int, default_detect: DetectPolicy) -> Upload:
-    """Read the form: `file`, and the options `detect`, `allow_other_body_part`, `activation_map`.
+    """Read the form: `file`, and the options that docs/api.md lists.
 
     Raises:
         FileMissingError, SeveralFilesError, InvalidOptionError, UnsupportedExtensionError,
@@ -94,6 +99,9 @@ def parse(request: Request, max_bytes: int, default_detect: DetectPolicy) -> Upl
     if detect not in ("", *DetectPolicy):
         raise InvalidOptionError(f"detect must be one of {', '.join(DetectPolicy)}.")
     allow, activation = (_switch(request, n) for n in ("allow_other_body_part", "activation_map"))
+    grouping_key = request.values.get("grouping_key", "")
+    if len(grouping_key) > _LONGEST_KEY:
+        raise InvalidOptionError(f"grouping_key may have {_LONGEST_KEY} characters.")
     data = file.stream.read(max_bytes + 1)
     if len(data) > max_bytes:
         raise too_large()
@@ -102,6 +110,7 @@ def parse(request: Request, max_bytes: int, default_detect: DetectPolicy) -> Upl
         detect=DetectPolicy(detect) if detect else default_detect,
         allow_other_body_part=allow,
         activation=activation,
+        grouping_key=grouping_key,
     )
 
 

@@ -1,11 +1,13 @@
 // The page with scripts: files are sent without leaving it, so that a result can be looked at in
 // full depth. Without scripts every form of it is a plain form.
 
+import { complaint } from "./files.js";
 import { linkFindings, shownFindings } from "./findings.js";
 import { saveJson, savePng } from "./save.js";
 import { analyse, fetchPixels } from "./server.js";
 import { say } from "./texts.js";
 import { Viewer } from "./viewer.js";
+import { Worklist, filesOf } from "./worklist.js";
 
 const views = new Map(); // by number in the history: what <main> was, and the title
 let shown = 0;
@@ -27,12 +29,17 @@ window.addEventListener("popstate", ({ state }) => {
 
 // Show a page that the server answered with; `source` gives the file that it speaks of.
 function show(page, source) {
+  const main = document.adoptNode(page.querySelector("main"));
+  open(main, page.title);
+  enhance(main, source);
+}
+
+// A further view in the history of this page.
+function open(main, title) {
   keep();
   shown += 1;
   history.pushState({ view: shown }, "");
-  const main = document.adoptNode(page.querySelector("main"));
-  replaceMain({ main, title: page.title });
-  enhance(main, source);
+  replaceMain({ main, title });
   window.scrollTo(0, 0);
   const heading = main.querySelector("h1");
   heading.tabIndex = -1;
@@ -142,8 +149,14 @@ function enhanceUpload(form) {
   form.querySelector(".drop-hint").hidden = false;
 
   const take = (files) => {
+    const options = [...new FormData(form)].filter(([name]) => name !== "file");
+    input.value = ""; // so that the same file can be chosen again
     if (files.length > 1) {
-      statusOf(main).failed(say("one_file"));
+      const worklist = new Worklist({
+        limits: form.dataset, options, action: form.action, openResult: enhanceResult,
+      });
+      open(worklist.main, say("worklist"));
+      worklist.add(files);
       return;
     }
     const trouble = files.length ? complaint(files[0], form.dataset) : "";
@@ -153,42 +166,28 @@ function enhanceUpload(form) {
       const file = files[0];
       const sent = new FormData(form);
       sent.set("file", file);
-      const options = [...sent].filter(([name]) => name === "allow_other_body_part");
-      input.value = ""; // so that the same file can be chosen again
       send(form.action, sent, { file: async () => file, options }, statusOf(main));
     }
   };
 
+  input.multiple = true;
   input.addEventListener("change", () => take([...input.files]));
+  const folder = form.querySelector("[data-role='folder']");
+  folder.closest("label").hidden = false;
+  folder.addEventListener("change", () => take([...folder.files]));
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     take([...input.files]);
   });
   form.addEventListener("dragover", () => form.classList.add("drop-over"));
   form.addEventListener("dragleave", () => form.classList.remove("drop-over"));
-  form.addEventListener("drop", (event) => {
+  form.addEventListener("drop", async (event) => {
     form.classList.remove("drop-over");
-    take([...event.dataTransfer.files]);
+    take(await filesOf(event.dataTransfer));
   });
 }
 
 // A file dropped beside the form must not replace the page by a download of itself.
 for (const type of ["dragover", "drop"]) {
   window.addEventListener(type, (event) => event.preventDefault());
-}
-
-// What keeps a file from being sent, in words; empty when nothing does.
-function complaint(file, { maxBytes, maxMb, extensions }) {
-  if (file.size > Number(maxBytes)) {
-    return say("too_large", { size: (file.size / 1048576).toFixed(1), limit: maxMb });
-  }
-  if (file.size === 0) {
-    return say("empty");
-  }
-  const suffix = /\.[^.]*$/.exec(file.name)?.[0].toLowerCase() ?? "";
-  // The end of a UID such as 1.2.840.10008 is no extension.
-  if (suffix && !extensions.split(" ").includes(suffix) && !/^\d+(\.\d+)+$/.test(file.name)) {
-    return say("extension", { suffix, accepted: extensions.split(" ").join(", ") });
-  }
-  return "";
 }

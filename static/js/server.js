@@ -13,7 +13,7 @@ export async function fetchPixels(file, options) {
   const form = new FormData();
   form.set("file", file);
   for (const [name, value] of options) {
-    form.set(name, value);
+    form.set(name, value); // /pixels asks what /upload asks, or passes it over
   }
   const answer = await post("/pixels", form, "application/vnd.spinexr.pixels, application/problem+json", "arraybuffer");
   if (answer.status !== 200) {

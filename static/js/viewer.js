@@ -221,6 +221,9 @@ export class Viewer {
   // -- keys and buttons -----------------------------------------------------------------------
 
   key(event) {
+    if (!this.root.isConnected) {
+      return; // another view of the page is shown
+    }
     const typing = event.target.closest("input, select, textarea, dialog");
     const pressing = event.key === " " && event.target.closest("button, a, summary, [tabindex='0'].box");
     if (typing || pressing || event.ctrlKey || event.metaKey || event.altKey || !this.$keys.checked) {

@@ -70,3 +70,23 @@ def test_the_schema_notices_a_broken_document() -> None:
     document["detection"]["findings"][0]["status"] = "certain"
     del document["disclaimer"]
     assert len(schema_errors(document)) == 3
+
+
+def test_images_of_a_study_belong_together_and_its_uid_stays_here() -> None:
+    study = {"StudyInstanceUID": "1.2.3.4.5", "SeriesNumber": 2, "InstanceNumber": 7}
+    result = analysis(attributes=study)
+    assert "grouping" not in as_json.document(result)
+    document = as_json.document(result, grouping_key="a")
+    assert schema_errors(document) == []
+    assert document["grouping"]["series_number"] == 2
+    assert document["grouping"]["instance_number"] == 7
+    same, other = (as_json.document(result, grouping_key=k)["grouping"]["study"] for k in "ab")
+    assert document["grouping"]["study"] == same != other
+    assert "1.2.3.4.5" not in json.dumps(document)
+
+
+def test_an_image_that_names_no_study_belongs_to_none() -> None:
+    result = analysis(attributes={"StudyInstanceUID": None})
+    document = as_json.document(result, grouping_key="a")
+    assert document["grouping"] is None
+    assert schema_errors(document) == []
