@@ -8,7 +8,7 @@ from types import MappingProxyType
 from spinexr.domain import Analysis, DetectPolicy, Notice, Read
 from spinexr.inference.predictor import Predictor
 
-_UNFAMILIAR = Notice(
+UNFAMILIAR = Notice(
     "unlike_training_images",
     "This image is unlike the images that these weights were trained on. Do not rely on the "
     "scores and findings.",
@@ -52,7 +52,7 @@ def analyse(
     notices = radiograph.notices
     known = timed.prediction.familiarity
     if known is not None and known.unlike_training_images:
-        notices = (*notices, _UNFAMILIAR)
+        notices = (*notices, UNFAMILIAR)
     return Analysis(
         radiograph=radiograph,
         prediction=timed.prediction,

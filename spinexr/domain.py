@@ -310,6 +310,15 @@ class TrainingData(StrEnum):
     UNKNOWN = "unknown"
 
 
+_UNTRAINED = "Untrained weights: scores and boxes are random and mean nothing."
+_SYNTHETIC = "Synthetic demo weights: results on patients mean nothing."
+_ASSUMED = (
+    "Assumed profile: these weights came without a manifest, so preprocessing, member weights and "
+    "cut-off are the standard ones, not known to fit them."
+)
+CAVEATS = (_UNTRAINED, _SYNTHETIC, _ASSUMED)
+
+
 @dataclass(frozen=True, slots=True)
 class BundleSummary:
     """What a result says about the weights that made it."""
@@ -327,14 +336,11 @@ class BundleSummary:
         """What must stand beside every result of this bundle, if anything."""
         sentences = []
         if self.training_data is TrainingData.NONE:
-            sentences.append("Untrained weights: scores and boxes are random and mean nothing.")
+            sentences.append(_UNTRAINED)
         if self.training_data is TrainingData.SYNTHETIC:
-            sentences.append("Synthetic demo weights: results on patients mean nothing.")
+            sentences.append(_SYNTHETIC)
         if self.assumed_profile:
-            sentences.append(
-                "Assumed profile: these weights came without a manifest, so preprocessing, "
-                "member weights and cut-off are the standard ones, not known to fit them."
-            )
+            sentences.append(_ASSUMED)
         return " ".join(sentences) or None
 
 

@@ -14,6 +14,14 @@ from pydicom.pixels.processing import apply_modality_lut, apply_voi
 from spinexr.domain import Notice, Photometric, VoiFunction, Window, Windowing
 from spinexr.imaging import header
 
+MODALITY_LUT_IGNORED = Notice(
+    "modality_lut_ignored", "The file's Modality LUT is not usable and was ignored."
+)
+VOI_LUT_IGNORED = Notice("voi_lut_ignored", "The file's VOI LUT is not usable and was ignored.")
+WINDOW_IGNORED = Notice(
+    "window_ignored", "The file's display window is not usable and was ignored."
+)
+
 Values = npt.NDArray[np.float64]
 
 
@@ -68,8 +76,7 @@ def _values(domain: npt.NDArray[np.int32], dataset: Dataset) -> tuple[Values, tu
         return _modality_values(domain, dataset), ()
     # An empty or malformed LUT or rescale raises AttributeError, TypeError, ValueError, …
     except Exception:
-        ignored = "The file's Modality LUT is not usable and was ignored."
-        return domain.astype(np.float64), (Notice("modality_lut_ignored", ignored),)
+        return domain.astype(np.float64), (MODALITY_LUT_IGNORED,)
 
 
 def _levels(values: Values, dataset: Dataset) -> tuple[Values, bool, tuple[Notice, ...]]:
@@ -87,17 +94,13 @@ def _levels(values: Values, dataset: Dataset) -> tuple[Values, bool, tuple[Notic
             levels = np.zeros(1)
         if _shows_something(levels):
             return levels, True, tuple(notices)
-        notices.append(
-            Notice("voi_lut_ignored", "The file's VOI LUT is not usable and was ignored.")
-        )
+        notices.append(VOI_LUT_IGNORED)
     for window in _windows(dataset)[:1]:
         levels = apply_window(values, window.center, window.width, _function(dataset))
         if _shows_something(levels):
             return levels, False, tuple(notices)
     if header.optional(dataset, "WindowWidth") is not None:
-        notices.append(
-            Notice("window_ignored", "The file's display window is not usable and was ignored.")
-        )
+        notices.append(WINDOW_IGNORED)
     spread = values.max() - values.min()
     return (values - values.min()) / spread, False, tuple(notices)
 

@@ -24,6 +24,10 @@ from spinexr.errors import (
 from spinexr.imaging import header
 
 SMALLEST_SIDE = 64
+BODY_PART_UNKNOWN = Notice(
+    "body_part_unknown",
+    "The file names no body part. The result means something only if this is a spine.",
+)
 
 # CR and DX are projection radiography; RG is the retired code that film digitisers still write.
 RADIOGRAPH_MODALITIES = ("CR", "DX", "RG")
@@ -199,10 +203,13 @@ def _check_body_part(dataset: Dataset, *, allow: bool) -> Iterator[Notice]:
             yield Notice("other_body_part", f"{read}. It was analysed because that was asked for.")
             return
     if not named_spine:
-        yield Notice(
-            "body_part_unknown",
-            (unknown or "The file names no body part. ")
-            + "The result means something only if this is a spine.",
+        yield (
+            Notice(
+                BODY_PART_UNKNOWN.code,
+                f"{unknown}The result means something only if this is a spine.",
+            )
+            if unknown
+            else BODY_PART_UNKNOWN
         )
 
 

@@ -14,6 +14,7 @@ from spinexr.domain import HeaderAttribute, PixelSpacing, Place, SpacingSource
 from spinexr.errors import CorruptDicomError
 
 _LONGEST_VALUE = 120
+TRANSFER_SYNTAX = "Transfer Syntax"
 
 # What may be shown and returned: how the image was made and what it shows, never who it shows.
 SHOWN = (
@@ -117,7 +118,7 @@ def shown_attributes(dataset: Dataset) -> tuple[HeaderAttribute, ...]:
             found.append(HeaderAttribute(tag_text(keyword), keyword, name, value))
     syntax = dataset.file_meta.TransferSyntaxUID
     found.append(
-        HeaderAttribute("(0002,0010)", "TransferSyntaxUID", "Transfer Syntax", clean(syntax.name))
+        HeaderAttribute("(0002,0010)", "TransferSyntaxUID", TRANSFER_SYNTAX, clean(syntax.name))
     )
     return tuple(found)
 
@@ -132,6 +133,11 @@ def place(dataset: Dataset) -> Place | None:
         for keyword in ("SeriesNumber", "InstanceNumber")
     )
     return Place(study, series, instance)
+
+
+def shown_names() -> tuple[str, ...]:
+    """The names of everything that `shown_attributes` may give."""
+    return (*(dictionary_description(keyword) for keyword in SHOWN), TRANSFER_SYNTAX)
 
 
 def pixel_spacing(dataset: Dataset) -> PixelSpacing | None:

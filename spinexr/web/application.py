@@ -13,6 +13,7 @@ from spinexr.settings import PROJECT_ROOT, Settings
 from spinexr.web import (
     errors,
     health,
+    language,
     pages,
     pixels,
     presentation,
@@ -65,6 +66,7 @@ def create_app(
     app.extensions[EXTENSION] = State(settings=settings, models=models, read=read or sandbox.read)
 
     app.context_processor(lambda: {"disclaimer": DISCLAIMER, "version": __version__})
+    language.register(app)
     presentation.register(app)
     requests.register(app)
     security.register(app, cors_origins=settings.cors_origins)

@@ -9,25 +9,17 @@ from flask import Flask
 from spinexr.reporting import as_json
 from spinexr.reporting.palette import class_colour
 from spinexr.web import texts
+from spinexr.web.words import gettext, ngettext
 
-_NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-_AGREEMENT = {
-    "abnormal_without_findings": "The classifiers call the image abnormal, but the detector marks "
-    "nothing on it.",
-    "findings_on_normal": "The classifiers call the image normal, but the detector marks firm "
-    "findings on it.",
-}
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
 def register(app: Flask) -> None:
     """Make the helpers known to the templates."""
-    app.jinja_env.add_extension("jinja2.ext.i18n")
-    install: Any = app.jinja_env
-    install.install_null_translations(newstyle=True)
     app.jinja_env.globals.update(
         headline=headline,
-        decision_word=str.capitalize,
-        status_word=str,
+        decision_word=decision_word,
+        status_word=status_word,
         picture_text=picture_text,
         scale_text=scale_text,
         agreement_sentence=agreement_sentence,
@@ -40,45 +32,78 @@ def register(app: Flask) -> None:
 def headline(result: dict[str, Any]) -> str:
     """The answer in one sentence, from the JSON document of an analysis."""
     detection = result["detection"]
-    start = (
-        f"{str(result['decision']).capitalize()}, {result['probability']:.3f} "
-        f"(cut-off {result['threshold']:g})"
+    start = gettext(
+        "%(decision)s, %(probability)s (cut-off %(threshold)s)",
+        decision=decision_word(result["decision"]),
+        probability=f"{result['probability']:.3f}",
+        threshold=f"{result['threshold']:g}",
     )
     if not detection["ran"]:
         return f"{start}."
     statuses = [f["status"] for f in detection["findings"]]
     firm, tentative = statuses.count("firm"), statuses.count("tentative")
-    if not statuses:
-        return f"{start}: no findings marked."
-    parts = [f"{_spell(firm)} firm {'finding' if firm == 1 else 'findings'}"] if firm else []
-    if tentative:
-        noun = "" if firm else " finding" if tentative == 1 else " findings"
-        parts.append(f"{_spell(tentative)} tentative{noun}")
-    return f"{start}: {', '.join(parts)}."
+    nothing = gettext("no findings marked")
+    parts = []
+    if firm:
+        parts.append(
+            ngettext("%(number)s firm finding", "%(number)s firm findings", firm,
+                     number=_spell(firm))
+        )  # fmt: skip
+    if tentative and firm:
+        parts.append(gettext("%(number)s tentative", number=_spell(tentative)))
+    elif tentative:
+        parts.append(
+            ngettext("%(number)s tentative finding", "%(number)s tentative findings", tentative,
+                     number=_spell(tentative))
+        )  # fmt: skip
+    return f"{start}: {', '.join(parts)}." if parts else f"{start}: {nothing}."
+
+
+def decision_word(decision: str) -> str:
+    """Normal or Abnormal, to begin a sentence."""
+    return gettext("Abnormal") if decision == "abnormal" else gettext("Normal")
+
+
+def status_word(status: str) -> str:
+    """Firm or tentative."""
+    return gettext("firm") if status == "firm" else gettext("tentative")
 
 
 def picture_text(result: dict[str, Any]) -> str:
     """The radiograph in words, for those who do not see it."""
     count = len(result["detection"]["findings"])
     if not count:
-        return "The radiograph, with nothing marked on it."
-    noun = "finding" if count == 1 else "findings"
-    return f"The radiograph with {_spell(count)} marked {noun}; the table lists them."
+        return gettext("The radiograph, with nothing marked on it.")
+    return ngettext(
+        "The radiograph with %(number)s marked finding; the table lists it.",
+        "The radiograph with %(number)s marked findings; the table lists them.",
+        count,
+        number=_spell(count),
+    )
 
 
 def scale_text(result: dict[str, Any]) -> str:
     """The chart of the scores in words."""
-    members = ", ".join(f"{m['name']} {m['probability']:.3f}" for m in result["members"])
-    return (
-        f"Probability {result['probability']:.3f} on a scale from 0 to 1, cut-off "
-        f"{result['threshold']:.3f}; {members}"
+    return gettext(
+        "Probability %(probability)s on a scale from 0 to 1, cut-off %(threshold)s; %(members)s",
+        probability=f"{result['probability']:.3f}",
+        threshold=f"{result['threshold']:.3f}",
+        members=", ".join(f"{m['name']} {m['probability']:.3f}" for m in result["members"]),
     )
 
 
 def agreement_sentence(result: dict[str, Any]) -> str | None:
     """What to say when classifier and detector disagree."""
-    detection = result["detection"]
-    return _AGREEMENT.get(detection["agreement"])
+    agreement = result["detection"]["agreement"]
+    if agreement == "abnormal_without_findings":
+        return gettext(
+            "The classifiers call the image abnormal, but the detector marks nothing on it."
+        )
+    if agreement == "findings_on_normal":
+        return gettext(
+            "The classifiers call the image normal, but the detector marks firm findings on it."
+        )
+    return None
 
 
 def colour_of(label: str, classes: list[str]) -> str:
@@ -87,4 +112,4 @@ def colour_of(label: str, classes: list[str]) -> str:
 
 
 def _spell(number: int) -> str:
-    return _NUMBERS[number] if number < len(_NUMBERS) else str(number)
+    return gettext(NUMBERS[number]) if number < len(NUMBERS) else str(number)

@@ -52,7 +52,13 @@ export class Worklist {
     for (const part of element.querySelectorAll("[data-role]")) {
       item[`$${part.dataset.role}`] = part;
     }
-    item.$open.addEventListener("click", () => this.choose(item));
+    item.$open.addEventListener("click", () => {
+      this.choose(item);
+      const { top } = this.$shown.getBoundingClientRect();
+      if (top > window.innerHeight / 2) {
+        this.$shown.scrollIntoView(); // on a phone the result is below the list
+      }
+    });
     item.$retry.addEventListener("click", () => {
       item.tries = 0;
       this.set(item, "waiting");
