@@ -1,6 +1,6 @@
 """Bring the catalogues in translations/ in step with the page, and compile them.
 
-    python tools/translations.py
+    python -m tools.translations
 
 Texts come from the templates, from gettext calls in spinexr/web/, and from what the core hands to
 pages word for word. New ones are left empty in each messages.po, for people to translate.

@@ -18,7 +18,7 @@ OTHERS = [code for code in LANGUAGES if code != "en"]
 def test_every_text_of_the_page_is_translated_and_compiled(code: str) -> None:
     wanted = {m.id for m in translations.collected() if m.id}
     catalog = translations.read(code)
-    assert {m.id for m in catalog if m.id} == wanted, "run tools/translations.py"
+    assert {m.id for m in catalog if m.id} == wanted, "run python -m tools.translations"
     with translations.po_file(code).with_suffix(".mo").open("rb") as stream:
         compiled = GNUTranslations(stream)
     for message in catalog:
@@ -27,7 +27,7 @@ def test_every_text_of_the_page_is_translated_and_compiled(code: str) -> None:
             assert not message.fuzzy, message.id
             one, *several = [message.id] if isinstance(message.id, str) else message.id
             found = compiled.ngettext(one, several[0], 2) if several else compiled.gettext(one)
-            assert found in strings(message), "run tools/translations.py"
+            assert found in strings(message), "run python -m tools.translations"
 
 
 @pytest.mark.parametrize("code", OTHERS)
