@@ -6,6 +6,8 @@ image's minimum to its maximum and then looked up.
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
@@ -149,8 +151,13 @@ def apply_window(values: Values, center: float, width: float, function: VoiFunct
 def _voi_lut(values: Values, dataset: Dataset) -> Values:
     entries, first, bits = (int(v) for v in dataset.VOILUTSequence[0].LUTDescriptor)
     last = first + (entries or 2**16) - 1
-    # Clipped here because pydicom clips in the LUT's own type, which wraps for 8-bit LUTs.
     inputs = np.clip(np.rint(values), first, last).astype(np.int64)
-    levels = apply_voi(inputs, dataset).astype(np.float64)
+    # pydicom counts entries in the type of the LUT's values, so that more than 256 of 8 bits wrap.
+    wide = copy.deepcopy(dataset.VOILUTSequence[0])
+    wide.LUTDescriptor = [entries, first, 16]
+    table = Dataset()
+    table.file_meta = dataset.file_meta
+    table.VOILUTSequence = [wide]
+    levels = apply_voi(inputs, table).astype(np.float64)
     # Entries may exceed the bits that the descriptor states.
     return levels / max(2.0**bits - 1.0, float(levels.max()))

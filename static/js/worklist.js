@@ -161,7 +161,8 @@ export class Worklist {
     return parts.filter(Boolean).join(" · ");
   }
 
-  // In the chosen order; images of one study side by side under a line of their own.
+  // In the chosen order; images of one study side by side under a line of their own, those that
+  // have no answer yet behind them.
   arrange() {
     const rank = ({ answer }) => (answer ? (answer.decision === "abnormal" ? 1 - answer.probability : 2) : 3);
     const group = ({ answer }) => answer?.grouping?.study ?? "";
@@ -189,7 +190,7 @@ export class Worklist {
     const studies = [...first.keys()].filter(Boolean);
     const rows = [];
     sorted.forEach((item, n) => {
-      if (studies.length && (n === 0 || group(item) !== group(sorted[n - 1]))) {
+      if (studies.length && item.answer && (n === 0 || group(item) !== group(sorted[n - 1]))) {
         const line = document.createElement("li");
         line.className = "item-study";
         line.textContent = group(item)

@@ -9,6 +9,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -32,6 +33,20 @@ _ARGUMENTS = [
 _NO_FAULT = ("Failed to load resource", "Multiple readback operations")
 
 
+@contextmanager
+def served(app: Flask) -> Iterator[str]:
+    """The application's address while it is served."""
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     if _CHROMIUM is None:
@@ -49,13 +64,8 @@ def site(make_app: Callable[..., Flask], engine: FakeEngine) -> Iterator[str]:
         (20, 30, 60, 70, 0.81, 0), (25, 80, 70, 100, 0.44, 1), (40, 110, 80, 140, 0.33, 0),
         (70, 60, 100, 90, 0.18, 2),
     )  # fmt: skip
-    server = make_server("127.0.0.1", 0, make_app(), threaded=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with served(make_app()) as address:
+        yield address
 
 
 @pytest.fixture

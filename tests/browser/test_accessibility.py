@@ -1,14 +1,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
+from spinexr.errors import ModelsNotReadyError, Problem
+from spinexr.imaging import reader
+from spinexr.inference.predictor import Predictor
+from spinexr.settings import Settings
+from spinexr.web import create_app
+from spinexr.web.models import Models
 from tests import builders
-from tests.browser.acts import painted, upload
+from tests.browser.acts import painted, place_of, upload
+from tests.browser.conftest import served
 from tests.fakes import NORMAL, FakeEngine
 
 RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
@@ -68,6 +76,34 @@ def test_a_refusal_has_no_violation(page: Page, name: str) -> None:
     upload(page, builders.dicom(attributes=REFUSED[name]))
     expect(page.get_by_role("alert")).to_be_visible()
     assert violations(page) == []
+
+
+@pytest.mark.parametrize("size", [(1440, 900), (3840, 2160)])
+def test_vietnamese_has_no_violation_on_any_screen(
+    make_page: Callable[..., Page], size: tuple[int, int]
+) -> None:
+    page = make_page(width=size[0], height=size[1], locale="vi-VN")
+    expect(page.locator("html")).to_have_attribute("lang", "vi")
+    upload(page)
+    expect(page.locator("h1")).to_contain_text("Bất thường")
+    assert violations(page) == []
+    picture, stage = place_of(page, ".plain"), place_of(page, ".stage")
+    assert picture[3] - picture[1] == pytest.approx(stage[3] - stage[1], abs=1)
+
+
+def test_a_page_without_models_has_no_violation(browser: Browser, spool: Path) -> None:
+    def fail() -> Predictor:
+        raise ModelsNotReadyError("None.", [Problem("file_missing", "best.pt is missing.")])
+
+    models = Models(fail)
+    app = create_app(Settings(uploads=spool), models=models, read=reader.read)
+    models.wait()
+    with served(app) as address:
+        page = browser.new_page()
+        page.goto(address)
+        expect(page.get_by_role("alert")).to_contain_text("best.pt is missing.")
+        assert violations(page) == []
+        page.close()
 
 
 def test_an_unknown_address_has_no_violation(page: Page, site: str) -> None:

@@ -16,6 +16,7 @@ from tests import builders
 from tests.analyses import schema_errors
 from tests.browser.acts import drop, painted, place_of, settle, upload
 from tests.fakes import NORMAL, FakeEngine
+from tests.imaging.test_display import lut
 
 HEADLINE = "Abnormal, 0.881 (cut-off 0.449): three firm findings, one tentative."
 
@@ -91,6 +92,61 @@ def test_windows_show_what_pydicom_shows(page: Page, name: str) -> None:
     upload(page, builders.dicom(attributes=WINDOWS[name]))
     page.keyboard.press("1")
     assert np.abs(painted(page) - shown_by_pydicom(dataset)).max() <= 1
+
+
+def test_a_table_of_the_file_comes_first_and_a_drag_leaves_it(page: Page) -> None:
+    steps = {"VOILUTSequence": lut([4096, 0, 16], [(n // 512) * 8000 for n in range(4096)])}
+    upload(page, builders.dicom(attributes=steps))
+    page.keyboard.press("1")
+    shown = painted(page)
+    assert np.abs(shown - shown_by_pydicom(builders.dataset(attributes=steps))).max() <= 1
+    assert len(np.unique(shown)) <= 8
+    expect(page.locator("select option").nth(0)).to_have_text("1: Table of the file")
+    page.keyboard.press("2")
+    assert len(np.unique(painted(page))) > 100
+
+
+def test_two_fingers_zoom_where_they_are(make_page: Callable[..., Page]) -> None:
+    page = make_page(width=390, height=844, has_touch=True)
+    upload(page)
+    page.locator(".stage").scroll_into_view_if_needed()
+    left, top, right, bottom = place_of(page, ".stage")
+    x, y = (left + right) / 2, (top + bottom) / 2
+    before = place_of(page, ".turn")
+    session = page.context.new_cdp_session(page)
+
+    def touch(kind: str, *offsets: float) -> None:
+        points = [{"x": x + dx, "y": y, "id": n} for n, dx in enumerate(offsets)]
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+        settle(page)
+
+    touch("touchStart", -30)
+    touch("touchStart", -30, 30)
+    for spread in (50, 70, 90):
+        touch("touchMove", -spread, spread)
+    touch("touchEnd")
+    after = place_of(page, ".turn")
+    assert after[2] - after[0] > 1.3 * (before[2] - before[0])
+    assert (after[0] + after[2]) / 2 == pytest.approx((before[0] + before[2]) / 2, abs=3)
+
+
+def test_a_sample_can_be_windowed_too(page: Page) -> None:
+    page.get_by_role("button", name="lateral: disc space narrowing").click()
+    expect(page.locator("h1")).to_contain_text("Abnormal")
+    page.keyboard.press("2")
+    assert painted(page).shape == (840, 560)
+
+
+def test_pixels_that_do_not_come_are_asked_for_again(page: Page) -> None:
+    page.route("**/pixels", lambda route: route.abort())
+    upload(page)
+    page.keyboard.press("1")
+    expect(page.locator(".hint")).to_have_text(
+        "The server did not answer. Is the connection there? Then try again."
+    )
+    page.unroute("**/pixels")
+    page.keyboard.press("1")
+    assert painted(page).shape == (160, 112)
 
 
 def test_signed_values_are_shown_and_read_out(page: Page) -> None:

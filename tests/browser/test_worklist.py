@@ -71,6 +71,7 @@ def test_ten_files_with_a_bad_one_two_requests_at_a_time(page: Page) -> None:
 def test_a_file_is_looked_at_in_full_depth_and_the_keys_go_up_and_down(page: Page) -> None:
     drop(page, files(3))
     finished(page, "3 of 3")
+    page.get_by_label("Order").select_option("as dropped")
     page.locator(".item-open").nth(0).click()
     assert painted_size(page) == (160, 112)
     page.locator(".item-open").nth(0).press("ArrowDown")
@@ -94,10 +95,9 @@ def test_abnormal_ones_come_first_and_studies_together(page: Page, engine: FakeE
         "[data-role='add']", {"name": "x.dcm", "mimeType": "", "buffer": builders.dicom()}
     )
     finished(page, "4 of 4 files done: 3 abnormal")
-    order = page.get_by_label("Order")
-    order.select_option("by study")
     assert labels(page)[:3] == ["File 3", "File 1", "File 2"]
     expect(page.locator(".item-study")).to_have_count(3)
+    order = page.get_by_label("Order")
     order.select_option("abnormal first")
     assert labels(page) == ["File 1", "File 2", "File 3", "File 4"]
 

@@ -46,6 +46,14 @@ def lut(descriptor: list[int], data: list[int]) -> Sequence:
     return Sequence([item])
 
 
+def test_a_voi_lut_of_8_bits_may_have_more_than_256_entries() -> None:
+    shown, notices = render_with_notices(
+        VOILUTSequence=lut([4096, 0, 8], [n // 16 for n in range(4096)])
+    )
+    assert notices == ()
+    np.testing.assert_allclose(shown, (RAMP // 16) / 255, atol=1e-6)
+
+
 @pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
 @pytest.mark.parametrize(("center", "width"), [(2048, 4096), (1000, 300), (3000.5, 2)])
 def test_windows_agree_with_pydicom(function: str, center: float, width: float) -> None:
