@@ -3,13 +3,17 @@ from __future__ import annotations
 import csv
 import io
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 from flask import Flask
 from playwright.sync_api import Page, Request, expect
 
+from spinexr.inference.engines.base import ClassifierOutput
 from tests import builders
 from tests.analyses import schema_errors
 from tests.browser.acts import drop, painted
@@ -44,22 +48,26 @@ def download(page: Page, name: str) -> str:
     return Path(found.value.path()).read_text(encoding="utf-8")
 
 
-def test_ten_files_with_a_bad_one_two_requests_at_a_time(page: Page) -> None:
-    going: set[Request] = set()
-    most = 0
+def test_ten_files_with_a_bad_one_two_requests_at_a_time(
+    page: Page, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+    classify = engine.classify
 
-    def begun(request: Request) -> None:
-        nonlocal most
-        if request.url.endswith("/upload"):
-            going.add(request)
-            most = max(most, len(going))
+    def held_up(batch: npt.NDArray[np.float32]) -> dict[str, ClassifierOutput]:
+        go_on.wait(60)
+        return classify(batch)
 
-    page.on("request", begun)
-    page.on("requestfinished", lambda request: going.discard(request))
-    bad = {"bad.dcm": builders.dicom(attributes={"Modality": "CT"})}
-    drop(page, files(9) | bad)
+    monkeypatch.setattr(engine, "classify", held_up)
+    sent: list[Request] = []
+    page.on("request", lambda r: sent.append(r) if r.url.endswith("/upload") else None)
+    drop(page, files(9) | {"bad.dcm": builders.dicom(attributes={"Modality": "CT"})})
+    expect(page.locator(".item[data-state='running']")).to_have_count(2)
+    expect(page.locator(".item[data-state='waiting']")).to_have_count(8)
+    assert len(sent) == 2
+    go_on.set()
     finished(page, "10 of 10 files done: 9 abnormal, 1 refused or failed.")
-    assert most == 2
+    assert len(sent) == 10
     assert violations(page) == []
     refused = page.locator(".item[data-state='failed']")
     expect(refused).to_have_count(1)
