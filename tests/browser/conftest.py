@@ -75,7 +75,7 @@ def make_page(browser: Browser, site: str) -> Iterator[Callable[..., Page]]:
 
     def make(*, width: int = 1440, height: int = 900, **options: Any) -> Page:
         context = browser.new_context(
-            viewport={"width": width, "height": height}, accept_downloads=True, **options
+            viewport={"width": width, "height": height}, reduced_motion="reduce", **options
         )
         page = context.new_page()
         page.set_default_timeout(15_000)
