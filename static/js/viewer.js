@@ -13,10 +13,18 @@ const ACTIONS_BY_KEY = {
   l: "rotate-left", r: "rotate-right", h: "flip-h", v: "flip-v", "?": "help",
 };
 
+const viewers = new WeakMap(); // by their section
+
+// Keys go to the viewer that is shown, wherever the focus is.
+document.addEventListener("keydown", (event) => {
+  viewers.get(document.querySelector(".viewer-live"))?.key(event);
+});
+
 export class Viewer {
   // root: the section of a result. millimetres: the image's pixel spacing, or null.
   // fetchPixels: promises the body of /pixels; null where there is no file to send.
   constructor(root, { millimetres, fetchPixels }) {
+    viewers.set(root, this);
     this.root = root;
     this.millimetres = millimetres;
     this.fetchPixels = fetchPixels;
@@ -47,15 +55,8 @@ export class Viewer {
   }
 
   listen() {
-    const stop = new AbortController();
-    const on = (target, type, act, options = {}) =>
-      target.addEventListener(type, act, { signal: stop.signal, ...options });
-    this.leave = () => {
-      stop.abort();
-      this.resized.disconnect();
-    };
-    this.resized = new ResizeObserver(() => this.layOut());
-    this.resized.observe(this.$stage);
+    const on = (target, type, act, options) => target.addEventListener(type, act, options);
+    new ResizeObserver(() => this.layOut()).observe(this.$stage);
     on(this.$pan, "panzoomchange", () => this.showZoom());
     on(this.$stage, "wheel", (event) => this.panzoom.zoomWithWheel(event), { passive: false });
     on(this.$stage, "pointerdown", (event) => this.down(event));
@@ -65,7 +66,6 @@ export class Viewer {
     on(this.$stage, "pointerleave", () => this.read(null));
     on(this.$stage, "contextmenu", (event) => event.preventDefault());
     on(this.$stage, "keydown", (event) => this.arrows(event));
-    on(document, "keydown", (event) => this.key(event));
     on(this.root, "click", (event) => {
       const action = event.target.closest("[data-action]")?.dataset.action;
       if (action) {
@@ -78,7 +78,6 @@ export class Viewer {
       localStorage.setItem(KEYS_OFF, this.$keys.checked ? "" : "1");
     });
     this.$keys.checked = !localStorage.getItem(KEYS_OFF);
-    on(window, "beforeprint", () => this.fit());
   }
 
   // -- places: screen, and pixels of the image ------------------------------------------------
@@ -221,9 +220,6 @@ export class Viewer {
   // -- keys and buttons -----------------------------------------------------------------------
 
   key(event) {
-    if (!this.root.isConnected) {
-      return; // another view of the page is shown
-    }
     const typing = event.target.closest("input, select, textarea, dialog");
     const pressing = event.key === " " && event.target.closest("button, a, summary, [tabindex='0'].box");
     if (typing || pressing || event.ctrlKey || event.metaKey || event.altKey || !this.$keys.checked) {
