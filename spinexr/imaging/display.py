@@ -29,25 +29,18 @@ Values = npt.NDArray[np.float64]
 
 def levels(
     lowest: int, highest: int, dataset: Dataset, photometric: Photometric
-) -> tuple[npt.NDArray[np.float32], tuple[Notice, ...]]:
-    """float32 (highest − lowest + 1,) in 0–1, 0 = black, and what had to be ignored in the header.
+) -> tuple[npt.NDArray[np.float32], Windowing, tuple[Notice, ...]]:
+    """float32 (highest − lowest + 1,) in 0–1, 0 = black; what a viewer needs to do the same with
+    windows of its own; and what had to be ignored in the header.
 
     Args:
         lowest, highest: of the stored values, different and of at most 16 bits.
     """
     domain = np.arange(lowest, highest + 1, dtype=np.int32)
     values, notices = _values(domain, dataset)
-    found, _, more = _levels(values, dataset)
-    if _inverse(dataset, photometric):
-        found = 1.0 - found
-    return found.astype(np.float32), notices + more
-
-
-def windowing(lowest: int, highest: int, dataset: Dataset, photometric: Photometric) -> Windowing:
-    """What a viewer needs to do the same with windows of its own; arguments as for `levels`."""
-    values, _ = _values(np.arange(lowest, highest + 1, dtype=np.int32), dataset)
-    function = _function(dataset)
-    return Windowing(
+    found, table, more = _levels(values, dataset)
+    inverse, function = _inverse(dataset, photometric), _function(dataset)
+    windowing = Windowing(
         values=values.astype(np.float32),
         function=function,
         windows=tuple(
@@ -55,9 +48,10 @@ def windowing(lowest: int, highest: int, dataset: Dataset, photometric: Photomet
             for w in _windows(dataset)
             if _shows_something(apply_window(values, w.center, w.width, function))
         ),
-        table=_levels(values, dataset)[1],
-        inverse=_inverse(dataset, photometric),
+        table=table,
+        inverse=inverse,
     )
+    return (1.0 - found if inverse else found).astype(np.float32), windowing, notices + more
 
 
 def _inverse(dataset: Dataset, photometric: Photometric) -> bool:

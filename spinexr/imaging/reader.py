@@ -43,7 +43,7 @@ def radiograph_from(
     lowest, highest = int(stored.min()), int(stored.max())
     gate.check_range(lowest, highest)
     photometric = gate.photometric(dataset)
-    levels, display_notices = display.levels(lowest, highest, dataset, photometric)
+    levels, windowing, display_notices = display.levels(lowest, highest, dataset, photometric)
     return Radiograph(
         stored=stored,
         lowest=lowest,
@@ -53,5 +53,5 @@ def radiograph_from(
         attributes=header.shown_attributes(dataset),
         notices=notices + display_notices,
         place=header.place(dataset),
-        windowing=display.windowing(lowest, highest, dataset, photometric),
+        windowing=windowing,
     )

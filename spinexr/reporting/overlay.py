@@ -57,11 +57,11 @@ def as_jpeg(
 ) -> AnnotatedImage:
     """The annotated image within a budget: as large as fits, then as good as fits.
 
-    Args:
-        plain: the radiograph alone, for a page that draws boxes over it.
-
     Encoding costs time, so the first try is of the size that radiographs end at, larger ones are
     tried only where there is room for them, and qualities only where they are likely to fit.
+
+    Args:
+        plain: the radiograph alone, for a page that draws boxes over it.
     """
     shown = _shown(analysis)
     reduction = 1

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from flask import Flask
 from playwright.sync_api import Page, Request, expect
 
 from spinexr.inference.engines.base import ClassifierOutput
@@ -127,9 +126,7 @@ def test_the_list_is_saved_without_names_unless_asked_for(page: Page) -> None:
     assert listed[2]["error"]["code"] == "not_dicom"
 
 
-def test_a_busy_server_is_asked_again_and_a_lost_one_by_hand(
-    page: Page, make_app: Callable[..., Flask]
-) -> None:
+def test_a_busy_server_is_asked_again_and_a_lost_one_by_hand(page: Page) -> None:
     page.route("**/upload", lambda route: route.abort())
     drop(page, files(2))
     finished(page, "2 refused or failed")

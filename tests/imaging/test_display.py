@@ -32,7 +32,7 @@ def render_with_notices(
 ) -> tuple[npt.NDArray[np.float32], tuple[Notice, ...]]:
     dataset = builders.dataset(stored, photometric=photometric, attributes=attributes)
     low, high = int(stored.min()), int(stored.max())
-    levels, notices = display.levels(low, high, dataset, photometric)
+    levels, _, notices = display.levels(low, high, dataset, photometric)
     return levels[stored.astype(int) - low], notices
 
 

@@ -7,7 +7,7 @@ import pytest
 from babel.messages.catalog import Message
 from flask.testing import FlaskClient
 
-from spinexr.web.language import LANGUAGES, texts_of_the_core
+from spinexr.web.language import LANGUAGES
 from tests.web.test_upload import PAGE, post
 from tools import translations
 
@@ -81,9 +81,3 @@ def test_what_is_not_translated_is_marked_as_english(client: FlaskClient) -> Non
     assert '<p lang="en">' in page
     client.get("/language/en")
     assert ' lang="en">' not in post(client, b"nothing", headers=PAGE).text.split("<main")[1]
-
-
-def test_the_core_hands_over_no_text_twice() -> None:
-    texts = texts_of_the_core()
-    assert len(texts) == len(set(texts))
-    assert all(texts)
