@@ -29,7 +29,7 @@ from spinexr.training.networks import Learner, location_loss
 from spinexr.training.runs import BEST, LAST, RunFolder, pick_device
 
 _MARGIN = 1.15  # side of prepared images over that of inputs, for turning and zooming
-_EMA = 0.998  # decay of the averaged weights that are validated and kept
+_EMA = 0.995  # decay of the averaged weights that are validated and kept
 _WARM_UP = 0.06  # share of the steps
 _FINAL_RATE = 0.02  # of the highest learning rate
 _PREPROCESSING = STANDARD_ENSEMBLE["preprocessing"]
