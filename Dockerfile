@@ -22,6 +22,7 @@ COPY --chown=spinexr:spinexr . .
 USER spinexr
 
 ENV SPINEXR_HOST=0.0.0.0 \
+    SPINEXR_INSECURE=1 \
     GLIBC_TUNABLES=glibc.malloc.hugetlb=1 \
     SPINEXR_WEIGHTS=/weights \
     PORT=5000

@@ -9,20 +9,24 @@ import sys
 
 from gunicorn.http.unreader import SocketUnreader
 
-from spinexr import spool
+from spinexr import spool, tokens
 from spinexr.errors import ConfigurationError
+from spinexr.gunicorn_worker import Worker
 from spinexr.settings import Settings
 
 try:
     _settings = Settings.from_env(os.environ)
     spool.prepare(_settings.uploads)
+    if _settings.tokens_file:
+        tokens.read(_settings.tokens_file)
 except ConfigurationError as e:
     sys.exit(f"SpineXR cannot start: {e.message}")
 
 _host = f"[{_settings.host}]" if ":" in _settings.host else _settings.host
 bind = f"{_host}:{_settings.port}"
 workers = 1
-worker_class = "gthread"
+worker_class = Worker
+Worker.upload_timeout_s = _settings.upload_timeout_s
 threads = _settings.web_threads
 preload_app = False
 graceful_timeout = _settings.graceful_timeout_s

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from time import perf_counter
 from types import MappingProxyType
 
@@ -24,6 +25,7 @@ def analyse(
     allow_other_body_part: bool = False,
     candidates_from: float | None = None,
     read: Read | None = None,
+    timeout_s: float = math.inf,
 ) -> Analysis:
     """Analyse one radiograph.
 
@@ -35,6 +37,7 @@ def analyse(
         read: what reads the file; `sandbox.Sandbox.read` where files are not trusted. By default
             `reader.read`, in this process.
         candidates_from: also keep every box of at least this confidence, for evaluation.
+        timeout_s: after so many seconds there is an error instead of an answer.
 
     Raises:
         SpineXRError: every refusal and failure; there is no partial answer.
@@ -44,11 +47,17 @@ def analyse(
         from spinexr.imaging import reader
 
         read = reader.read
-    with predictor.place():
+    begun = perf_counter()
+    with predictor.place(timeout_s=timeout_s):
         start = perf_counter()
         radiograph = read(data, max_pixels=max_pixels, allow_other_body_part=allow_other_body_part)
         read_ms = (perf_counter() - start) * 1000.0
-        timed = predictor.predict(radiograph, detect=detect, candidates_from=candidates_from)
+        timed = predictor.predict(
+            radiograph,
+            detect=detect,
+            candidates_from=candidates_from,
+            timeout_s=max(0.0, timeout_s - (perf_counter() - begun)),
+        )
     notices = radiograph.notices
     known = timed.prediction.familiarity
     if known is not None and known.unlike_training_images:

@@ -61,6 +61,34 @@ class NotReadyError(SpineXRError):
     title = "The service is not ready"
 
 
+class AccessError(SpineXRError):
+    """Whoever asks has to say who they are."""
+
+    code = "access_token_needed"
+    title = "An access token is needed"
+
+
+class ForbiddenError(SpineXRError):
+    """A request that is not to be answered from where it comes."""
+
+    code = "forbidden"
+    title = "This request is not allowed"
+
+
+class SlowUploadError(SpineXRError):
+    """The request did not arrive in time."""
+
+    code = "upload_timeout"
+    title = "The upload took too long"
+
+
+class RateLimitError(SpineXRError):
+    """More requests than one address may send."""
+
+    code = "rate_limited"
+    title = "Too many requests"
+
+
 class ConfigurationError(SpineXRError):
     """A setting or a file of the deployer is nonsensical."""
 
@@ -179,6 +207,23 @@ class DecodingMemoryError(UnanalysableError):
     title = "Decoding needs too much memory"
 
 
+# --- access ---------------------------------------------------------------------------------------
+
+
+class CrossSiteError(ForbiddenError):
+    """A page of another site made a browser send the request."""
+
+    code = "cross_site"
+    title = "The request comes from another site"
+
+
+class FormExpiredError(ForbiddenError):
+    """A form of a logged-in page came without its token, or with an old one."""
+
+    code = "form_expired"
+    title = "The page has expired"
+
+
 # --- not ready ------------------------------------------------------------------------------------
 
 
@@ -212,6 +257,18 @@ class ModelOutputError(NotReadyError):
 class BusyError(NotReadyError):
     code = "busy"
     title = "The service is busy"
+
+
+class DeadlineError(NotReadyError):
+    code = "deadline_exceeded"
+    title = "The analysis took too long"
+
+
+class StorageError(NotReadyError):
+    """Uploads cannot be kept while they are in flight."""
+
+    code = "storage_unavailable"
+    title = "There is no room for uploads"
 
 
 def all_error_classes() -> list[type[SpineXRError]]:

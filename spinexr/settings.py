@@ -7,6 +7,8 @@ error too: a misspelt setting must not be silently without effect.
 from __future__ import annotations
 
 import difflib
+import ipaddress
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -59,6 +61,30 @@ def _path(text: str) -> Path:
     return Path(text).expanduser()
 
 
+def _switch(text: str) -> bool:
+    """1 or 0"""
+    if text not in ("0", "1"):
+        raise ValueError
+    return text == "1"
+
+
+def _rate(text: str) -> str:
+    """a rate such as 600 per minute, or none"""
+    if text.lower() == "none" or re.fullmatch(
+        r"[1-9]\d{0,6} per (second|minute|hour)", text.lower()
+    ):
+        return text.lower()
+    raise ValueError
+
+
+def _hosts(text: str) -> tuple[str, ...]:
+    """host names such as reader.example, separated by commas"""
+    hosts = tuple(part.strip().lower() for part in text.split(",") if part.strip())
+    if not all(re.fullmatch(r"\.?[a-z0-9-]+(\.[a-z0-9-]+)*|\[[0-9a-f:]+\]", h) for h in hosts):
+        raise ValueError
+    return hosts
+
+
 def _origins(text: str) -> tuple[str, ...]:
     """origins such as https://reader.example, separated by commas"""
     origins = tuple(part.strip().rstrip("/") for part in text.split(",") if part.strip())
@@ -70,7 +96,20 @@ def _origins(text: str) -> tuple[str, ...]:
 
 
 def _as_text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(int(value))
     return ",".join(value) if isinstance(value, tuple) else str(value)
+
+
+def _is_loopback(host: str) -> bool:
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _setting(
@@ -131,11 +170,41 @@ class Settings:
     graceful_timeout_s: int = _setting(
         20, _integer(1, 600), "seconds that requests in flight get to finish at shutdown"
     )
+    upload_timeout_s: int = _setting(
+        120, _integer(1, 3600), "seconds in which a request must have arrived whole"
+    )
+    request_timeout_s: int = _setting(
+        60, _integer(1, 3600), "seconds in which a file that has arrived must be answered"
+    )
+    rate_limit: str = _setting(
+        "600 per minute", _rate, "most files analysed for one address; none for no limit"
+    )
+    tokens_file: Path | None = _setting(
+        None, _path, "file of the access tokens; with one, nothing is analysed without a token"
+    )
+    insecure: bool = _setting(
+        False, _switch, "1 to listen beyond this machine without tokens: whoever reaches it uses it"
+    )
+    show_patient: bool = _setting(
+        False, _switch, "1 to show the patient's name and ID beside the image"
+    )
+    proxies: int = _setting(
+        0, _integer(0, 10), "proxies in front whose X-Forwarded headers are believed"
+    )
+    trusted_hosts: tuple[str, ...] = _setting(
+        (), _hosts, "host names that requests may be for; any by default"
+    )
     cors_origins: tuple[str, ...] = _setting(
         (), _origins, "origins whose pages may call the API; none by default"
     )
     log_level: str = _setting(
         "info", _choice("debug", "info", "warning", "error"), "how much is logged"
+    )
+    log_format: str = _setting(
+        "console", _choice("console", "json"), "lines of the log: for people or for programs"
+    )
+    audit_file: Path | None = _setting(
+        None, _path, "file with a line for each analysis, without patients; rotates at 10 MB"
     )
 
     @property
@@ -145,6 +214,11 @@ class Settings:
     @property
     def max_pixels(self) -> int:
         return self.max_megapixels * 1_000_000
+
+    @property
+    def open_to_others(self) -> bool:
+        """Whether other machines may use it without saying who they are."""
+        return self.tokens_file is None and not _is_loopback(self.host)
 
     @property
     def detect_policy(self) -> DetectPolicy:
@@ -177,6 +251,7 @@ class Settings:
             workers=self.readers,
             memory_mb=self.reader_memory_mb,
             timeout_s=self.reader_timeout_s,
+            show_patient=self.show_patient,
         )
 
     def to_env(self) -> dict[str, str]:
@@ -200,6 +275,10 @@ class Settings:
                 default = "the project folder" if relative == "." else f"{relative}/"
             elif isinstance(default, tuple):
                 default = ", ".join(default) or "none"
+            elif default is None:
+                default = "none"
+            elif isinstance(default, bool):
+                default = int(default)
             rows.append((variable, str(default), by_name[name].metadata["about"]))
         return rows
 
@@ -235,5 +314,11 @@ class Settings:
                 f"SPINEXR_WEB_THREADS={settings.web_threads} must be more than "
                 f"SPINEXR_QUEUE={settings.queue}: with all threads analysing, none is left to say "
                 "that the service is busy or healthy."
+            )
+        if settings.open_to_others and not settings.insecure:
+            raise ConfigurationError(
+                f"SPINEXR_HOST={settings.host} would let other machines in, and nobody would be "
+                "asked who they are. Set SPINEXR_TOKENS_FILE (see python -m spinexr token), or "
+                "SPINEXR_INSECURE=1 where something in front of it asks."
             )
         return settings

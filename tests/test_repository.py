@@ -92,7 +92,7 @@ def test_the_python_versions_agree() -> None:
 
 
 def test_the_procfile_serves_the_app_on_every_interface() -> None:
-    assert text("Procfile") == "web: SPINEXR_HOST=0.0.0.0 gunicorn app:app\n"
+    assert text("Procfile") == ("web: SPINEXR_HOST=0.0.0.0 SPINEXR_INSECURE=1 gunicorn app:app\n")
 
 
 def test_the_container_runs_as_nobody_special_and_reports_its_health() -> None:

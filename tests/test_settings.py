@@ -38,6 +38,16 @@ def test_every_setting_is_read_from_its_variable() -> None:
             "SPINEXR_GRACEFUL_TIMEOUT_S": "5",
             "SPINEXR_CORS_ORIGINS": "https://a.example, http://b.example:8000/",
             "SPINEXR_LOG_LEVEL": "DEBUG",
+            "SPINEXR_UPLOAD_TIMEOUT_S": "30",
+            "SPINEXR_REQUEST_TIMEOUT_S": "20",
+            "SPINEXR_RATE_LIMIT": "10 per Second",
+            "SPINEXR_TOKENS_FILE": "/tokens",
+            "SPINEXR_INSECURE": "1",
+            "SPINEXR_SHOW_PATIENT": "1",
+            "SPINEXR_PROXIES": "1",
+            "SPINEXR_TRUSTED_HOSTS": "Reader.example, .clinic.example",
+            "SPINEXR_LOG_FORMAT": "json",
+            "SPINEXR_AUDIT_FILE": "/audit.log",
         }
     )
     assert settings == Settings(
@@ -55,6 +65,16 @@ def test_every_setting_is_read_from_its_variable() -> None:
         graceful_timeout_s=5,
         cors_origins=("https://a.example", "http://b.example:8000"),
         log_level="debug",
+        upload_timeout_s=30,
+        request_timeout_s=20,
+        rate_limit="10 per second",
+        tokens_file=Path("/tokens"),
+        insecure=True,
+        show_patient=True,
+        proxies=1,
+        trusted_hosts=("reader.example", ".clinic.example"),
+        log_format="json",
+        audit_file=Path("/audit.log"),
     )
 
 
@@ -77,6 +97,10 @@ def test_the_environment_written_back_reads_as_the_same_settings() -> None:
         ("SPINEXR_QUEUE", "0"),
         ("SPINEXR_HOST", "a b"),
         ("SPINEXR_CORS_ORIGINS", "*"),
+        ("SPINEXR_INSECURE", "yes"),
+        ("SPINEXR_RATE_LIMIT", "many"),
+        ("SPINEXR_RATE_LIMIT", "0 per minute"),
+        ("SPINEXR_TRUSTED_HOSTS", "https://reader.example"),
         ("SPINEXR_CORS_ORIGINS", "https://a.example/path"),
         ("SPINEXR_LOG_LEVEL", "loud"),
     ],

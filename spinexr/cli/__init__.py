@@ -12,6 +12,7 @@ from spinexr.cli.doctor import doctor
 from spinexr.cli.evaluate import evaluate
 from spinexr.cli.phantom import phantom
 from spinexr.cli.serve import serve
+from spinexr.cli.token import token
 from spinexr.cli.train import train
 from spinexr.cli.weights import weights
 
@@ -26,6 +27,7 @@ for _command in (
     analyse,
     serve,
     doctor,
+    token,
     weights,
     phantom,
     evaluate,

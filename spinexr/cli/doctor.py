@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from spinexr import spool
+from spinexr import spool, tokens
 from spinexr.cli.common import FAILED, weights_option
 from spinexr.errors import SpineXRError
 from spinexr.server import check_listening
@@ -57,6 +57,8 @@ def _checks(weights: Path | None) -> Iterator[tuple[str, Callable[[], str]]]:
         settings = Settings()  # so that the rest can still be looked at
     else:
         yield "settings", lambda: "all SPINEXR_ variables are valid"
+    if settings.tokens_file:
+        yield "tokens", lambda: _tokens(settings.tokens_file)
     yield "uploads", lambda: _uploads(settings.uploads)
     yield "weights", lambda: _weights(weights or settings.weights, settings)
     yield "port", lambda: _port(settings.host, settings.port)
@@ -106,6 +108,14 @@ def _torchvision() -> str:
     if substituted:
         return "operators answer; substituted, as its own library does not fit this torch"
     return "operators answer"
+
+
+def _tokens(file: Path | None) -> str:
+    assert file is not None  # noqa: S101  (it is only asked for where there is one)
+    try:
+        return f"{len(tokens.read(file).names_by_hash)} may get in by {file.name}"
+    except SpineXRError as e:
+        raise _Trouble(e.message) from e
 
 
 def _uploads(folder: Path) -> str:

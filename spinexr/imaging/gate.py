@@ -29,6 +29,12 @@ BODY_PART_UNKNOWN = Notice(
     "The file names no body part. The result means something only if this is a spine.",
 )
 
+BURNED_IN = Notice(
+    "burned_in_annotation",
+    "The file does not rule out that text is burned into its pixels, which may name the patient. "
+    "Look before you pass the image on.",
+)
+
 # CR and DX are projection radiography; RG is the retired code that film digitisers still write.
 RADIOGRAPH_MODALITIES = ("CR", "DX", "RG")
 _RADIOGRAPH_SOP_CLASSES = (
@@ -88,6 +94,8 @@ def check_header(dataset: Dataset, *, allow_other_body_part: bool) -> tuple[Noti
     notices = [*_check_modality(dataset)]
     _check_pixel_module(dataset)
     notices += _check_body_part(dataset, allow=allow_other_body_part)
+    if header.text(dataset, "BurnedInAnnotation").upper() not in ("", "NO"):
+        notices.append(BURNED_IN)
     return tuple(notices)
 
 

@@ -44,6 +44,10 @@ SHOWN = (
 )
 
 
+# Shown only where the deployer wants it: who it is.
+PATIENT = ("PatientName", "PatientID")
+
+
 def required(dataset: Dataset, keyword: str) -> Any:
     """The attribute's value, None when absent.
 
@@ -108,10 +112,12 @@ def tag_text(keyword: str) -> str:
     return f"({tag.group:04X},{tag.element:04X})"
 
 
-def shown_attributes(dataset: Dataset) -> tuple[HeaderAttribute, ...]:
+def shown_attributes(
+    dataset: Dataset, *, show_patient: bool = False
+) -> tuple[HeaderAttribute, ...]:
     """The attributes of the allow-list that are present and not empty."""
     found = []
-    for keyword in SHOWN:
+    for keyword in (*PATIENT, *SHOWN) if show_patient else SHOWN:
         value = text(dataset, keyword)
         if value:
             name = dictionary_description(keyword)
@@ -137,7 +143,7 @@ def place(dataset: Dataset) -> Place | None:
 
 def shown_names() -> tuple[str, ...]:
     """The names of everything that `shown_attributes` may give."""
-    return (*(dictionary_description(keyword) for keyword in SHOWN), TRANSFER_SYNTAX)
+    return (*(dictionary_description(keyword) for keyword in (*PATIENT, *SHOWN)), TRANSFER_SYNTAX)
 
 
 def pixel_spacing(dataset: Dataset) -> PixelSpacing | None:

@@ -11,7 +11,13 @@ from spinexr.imaging import codecs, dicom, display, gate, header
 _HEADER_BYTES = 16 * 1024 * 1024
 
 
-def read(data: bytes, *, max_pixels: int, allow_other_body_part: bool = False) -> Radiograph:
+def read(
+    data: bytes,
+    *,
+    max_pixels: int,
+    allow_other_body_part: bool = False,
+    show_patient: bool = False,
+) -> Radiograph:
     """Read one spine radiograph from the bytes of a DICOM file.
 
     Args:
@@ -19,6 +25,7 @@ def read(data: bytes, *, max_pixels: int, allow_other_body_part: bool = False) -
         max_pixels: rows × columns may not exceed this.
         allow_other_body_part: accept an image whose header names another body part; the
             radiograph then carries a notice that says so.
+        show_patient: take the patient's name and ID among the attributes that are shown.
 
     Raises:
         NotDicomError: the bytes are not DICOM.
@@ -26,12 +33,19 @@ def read(data: bytes, *, max_pixels: int, allow_other_body_part: bool = False) -
     """
     dataset = dicom.parse(data, max_inflated_bytes=2 * max_pixels + _HEADER_BYTES)
     return radiograph_from(
-        dataset, max_pixels=max_pixels, allow_other_body_part=allow_other_body_part
+        dataset,
+        max_pixels=max_pixels,
+        allow_other_body_part=allow_other_body_part,
+        show_patient=show_patient,
     )
 
 
 def radiograph_from(
-    dataset: Dataset, *, max_pixels: int, allow_other_body_part: bool = False
+    dataset: Dataset,
+    *,
+    max_pixels: int,
+    allow_other_body_part: bool = False,
+    show_patient: bool = False,
 ) -> Radiograph:
     """As `read`, from a dataset that `dicom.parse` returned.
 
@@ -50,7 +64,7 @@ def radiograph_from(
         levels=levels,
         photometric=photometric,
         spacing=header.pixel_spacing(dataset),
-        attributes=header.shown_attributes(dataset),
+        attributes=header.shown_attributes(dataset, show_patient=show_patient),
         notices=notices + display_notices,
         place=header.place(dataset),
         windowing=windowing,

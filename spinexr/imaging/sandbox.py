@@ -9,7 +9,7 @@ error and nobody else anything.
 from __future__ import annotations
 
 import math
-import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -40,11 +40,13 @@ class SandboxOptions:
     workers: processes, which read one file each at a time.
     memory_mb: address space of each process, its own 170 MB included.
     timeout_s: wall time for one file.
+    show_patient: whether the patient's name and ID are among the attributes that are shown.
     """
 
     workers: int = 2
     memory_mb: int = 384
     timeout_s: float = 6.0
+    show_patient: bool = False
 
 
 class Sandbox:
@@ -62,6 +64,7 @@ class Sandbox:
             work: what the processes do with a file.
         """
         self.options = options or SandboxOptions()
+        self._lost: Counter[str] = Counter()
         self._work = work
         self._pool = ProcessPool(
             max_workers=self.options.workers,
@@ -82,14 +85,14 @@ class Sandbox:
                 survive the file, or reached a limit.
             BusyError: too little shared memory is free.
         """
-        name = f"spinexr-{uuid.uuid4().hex}"
-        with _shared(f"{name}-file", data) as file:
+        with _shared(shared_memory.new_name("file"), data) as file:
             request = worker.Request(
                 file=file,
                 file_bytes=len(data),
-                pixels=f"{name}-pixels",
+                pixels=shared_memory.new_name("pixels"),
                 max_pixels=max_pixels,
                 allow_other_body_part=allow_other_body_part,
+                show_patient=self.options.show_patient,
             )
             try:
                 return _with_pixels(self._run(request), request.pixels)
@@ -97,12 +100,20 @@ class Sandbox:
                 # A process that was killed leaves it behind.
                 shared_memory.remove(request.pixels)
 
+    @property
+    def lost(self) -> dict[str, int]:
+        """How many processes were lost to a file since the start, by the code of the error."""
+        return {
+            cls.code: self._lost[cls.code] for cls in (DecoderCrashedError, DecodingTimeoutError)
+        }
+
     def start(self) -> Callable[[], None]:
         """Start the processes; what is returned waits until they are there.
 
         Raises (when the wait ends):
             DecoderCrashedError: they cannot start.
         """
+        shared_memory.remove_leftovers()
         started = [self._pool.schedule(worker.ready) for _ in range(self.options.workers)]
 
         def wait() -> None:
@@ -128,11 +139,13 @@ class Sandbox:
                 self._work, args=(request,), timeout=self.options.timeout_s
             ).result()
         except TimeoutError as e:
+            self._lost[DecodingTimeoutError.code] += 1
             raise DecodingTimeoutError(
                 f"Reading the file took more than {self.options.timeout_s:g} seconds and was "
                 "stopped. The file may be damaged: export or copy it again."
             ) from e
         except ProcessExpired as e:
+            self._lost[DecoderCrashedError.code] += 1
             raise DecoderCrashedError(
                 "The decoder crashed on the image data (7FE0,0010). "
                 "The file is damaged: export or copy it again."

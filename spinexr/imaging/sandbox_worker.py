@@ -32,6 +32,7 @@ class Request:
     pixels: str
     max_pixels: int
     allow_other_body_part: bool
+    show_patient: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,7 @@ def read(request: Request) -> Reply | SpineXRError:
             data,
             max_pixels=request.max_pixels,
             allow_other_body_part=request.allow_other_body_part,
+            show_patient=request.show_patient,
         )
     except SpineXRError as e:
         return e.with_traceback(None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +26,7 @@ from spinexr.domain import (
     Prediction,
     Radiograph,
 )
-from spinexr.errors import BusyError, ModelOutputError
+from spinexr.errors import BusyError, DeadlineError, ModelOutputError
 from spinexr.inference import classifier, detector, ensemble, familiarity, transforms
 from spinexr.inference.bundle import Bundle, Intensity
 from spinexr.inference.engines.base import Engine
@@ -60,16 +62,27 @@ class Predictor:
     engine: Engine
     queue: int = 4
     familiarity: familiarity.Familiarity | None = None
-    _places: threading.BoundedSemaphore = field(init=False, repr=False)
+    _places: _Places = field(init=False, repr=False)
     _decoded: threading.BoundedSemaphore = field(init=False, repr=False)
     _thread: ThreadPoolExecutor = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_places", threading.BoundedSemaphore(self.queue))
+        object.__setattr__(self, "_places", _Places(self.queue))
         object.__setattr__(self, "_decoded", threading.BoundedSemaphore(_MOST_DECODED))
         object.__setattr__(
             self, "_thread", ThreadPoolExecutor(1, thread_name_prefix="spinexr-inference")
         )
+
+    @property
+    def taken(self) -> int:
+        """How many of the places are taken now."""
+        return self._places.taken
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the networks' own: which weights answered."""
+        named = "".join(f"{m.name} {m.sha256}\n" for m in self.engine.models)
+        return hashlib.sha256(named.encode()).hexdigest()
 
     @property
     def summary(self) -> BundleSummary:
@@ -81,6 +94,7 @@ class Predictor:
         *,
         detect: DetectPolicy = DetectPolicy.WHEN_ABNORMAL,
         candidates_from: float | None = None,
+        timeout_s: float = math.inf,
     ) -> TimedPrediction:
         """Classify, and find lesions as `detect` says.
 
@@ -91,6 +105,7 @@ class Predictor:
         Raises:
             ConstantImageError: nothing is left of the image under the bundle's intensity rule.
             ModelOutputError: a network gave no valid answer.
+            DeadlineError: there is no answer after `timeout_s`.
         """
         # Here and not on the inference thread, which another image may be using.
         stages = _Stages()
@@ -98,23 +113,33 @@ class Predictor:
         grey = stages.run(
             "normalise", lambda: {rule: transforms.to_grey(radiograph, rule) for rule in rules}
         )
-        return self._thread.submit(
+        future = self._thread.submit(
             self._predict, radiograph, grey, stages, detect, candidates_from
-        ).result()
+        )
+        try:
+            return future.result(None if math.isinf(timeout_s) else timeout_s)
+        except TimeoutError as e:
+            future.cancel()  # where it has not begun
+            raise _late() from e
 
     @contextmanager
-    def place(self) -> Iterator[None]:
+    def place(self, *, timeout_s: float = math.inf) -> Iterator[None]:
         """One of the places, held from before an image is read until it is predicted; waits for
         its turn to be read.
 
         Raises:
             BusyError: all are taken.
+            DeadlineError: the turn has not come after `timeout_s`.
         """
-        if not self._places.acquire(blocking=False):
+        if not self._places.acquire():
             raise BusyError("Too many images are being analysed. Try again in a few seconds.")
         try:
-            with self._decoded:
+            if not self._decoded.acquire(timeout=None if math.isinf(timeout_s) else timeout_s):
+                raise _late()
+            try:
                 yield
+            finally:
+                self._decoded.release()
         finally:
             self._places.release()
 
@@ -205,6 +230,30 @@ class Predictor:
                 "are damaged: replace the file."
             )
         return Familiarity(distance, self.familiarity.cut)
+
+
+def _late() -> DeadlineError:
+    return DeadlineError("There was no answer in time, so there is none. Try again in a moment.")
+
+
+class _Places:
+    """A bounded number of places, of which it can be told how many are taken."""
+
+    def __init__(self, number: int) -> None:
+        self.taken = 0
+        self._number = number
+        self._lock = threading.Lock()
+
+    def acquire(self) -> bool:
+        with self._lock:
+            if self.taken >= self._number:
+                return False
+            self.taken += 1
+            return True
+
+    def release(self) -> None:
+        with self._lock:
+            self.taken -= 1
 
 
 class _Stages:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import logging
-
+import structlog
 from flask import Flask
 
 from spinexr import DISCLAIMER, __version__, allocator, spool
 from spinexr.domain import Read
 from spinexr.imaging.sandbox import Sandbox
 from spinexr.settings import PROJECT_ROOT, Settings
+from spinexr.tokens import read as read_tokens
 from spinexr.web import (
+    access,
     errors,
     health,
     language,
+    logs,
+    metrics,
     pages,
     pixels,
     presentation,
@@ -24,6 +27,8 @@ from spinexr.web import (
 )
 from spinexr.web.models import Models
 from spinexr.web.state import EXTENSION, State
+
+_log = structlog.stdlib.get_logger("spinexr.web")
 
 # Multipart boundaries and field headers around a file of the largest size.
 _MULTIPART_OVERHEAD_BYTES = 64 * 1024
@@ -42,7 +47,7 @@ def create_app(
         read: what reads files, instead of a sandbox.
 
     Raises:
-        ConfigurationError: the spool cannot be written.
+        ConfigurationError: the spool or the audit file cannot be written, or the tokens not read.
     """
     settings = settings or Settings()
     allocator.give_back_freed_memory()
@@ -58,33 +63,40 @@ def create_app(
         MAX_FORM_PARTS=_MAX_FORM_PARTS,
     )
     app.json.sort_keys = False  # type: ignore[attr-defined]  # of Flask's default provider
-    _log_to_stderr(settings.log_level)
+    logs.set_up(level=settings.log_level, form=settings.log_format, audit_file=settings.audit_file)
+    tokens = read_tokens(settings.tokens_file) if settings.tokens_file else None
     spool.prepare(settings.uploads)
     sandbox = Sandbox(settings.sandbox_options)
     if models is None:
         models = Models.for_settings(settings, sandbox)
-    app.extensions[EXTENSION] = State(settings=settings, models=models, read=read or sandbox.read)
+    app.extensions[EXTENSION] = State(
+        settings=settings,
+        models=models,
+        read=read or sandbox.read,
+        metrics=metrics.Metrics(ready=lambda: models.loaded, restarts=lambda: sandbox.lost),
+        tokens=tokens,
+    )
+    if settings.open_to_others:
+        _log.warning("anyone who reaches this address can use it", host=settings.host)
 
-    app.context_processor(lambda: {"disclaimer": DISCLAIMER, "version": __version__})
+    app.context_processor(
+        lambda: {
+            "disclaimer": DISCLAIMER,
+            "version": __version__,
+            "open_to_others": settings.open_to_others,
+        }
+    )
     language.register(app)
     presentation.register(app)
     requests.register(app)
-    security.register(app, cors_origins=settings.cors_origins)
+    security.register(app, settings)
+    access.register(app, tokens)
     errors.register(app)
     app.register_blueprint(pages.blueprint)
     app.register_blueprint(upload.blueprint)
     app.register_blueprint(pixels.blueprint)
     app.register_blueprint(samples.blueprint)
     app.register_blueprint(health.blueprint)
+    security.limit_rates(app, settings)
     models.start()
     return app
-
-
-def _log_to_stderr(level: str) -> None:
-    logger = logging.getLogger("spinexr")
-    logger.setLevel(level.upper())
-    if not logger.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        logger.addHandler(handler)
-        logger.propagate = False

@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
-import logging
 from http import HTTPStatus
 
+import structlog
 from flask import Flask, Response, g, jsonify, render_template, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from spinexr.errors import (
+    AccessError,
     BusyError,
     ConfigurationError,
+    DeadlineError,
+    ForbiddenError,
     ModelsNotReadyError,
     NotDicomError,
     NotReadyError,
+    RateLimitError,
     RequestError,
+    SlowUploadError,
     SpineXRError,
+    StorageError,
     TooLargeError,
     UnanalysableError,
 )
 from spinexr.web.requests import describe_fault, note_error
 from spinexr.web.state import state
 
-_log = logging.getLogger("spinexr.web")
+_log = structlog.stdlib.get_logger("spinexr.web")
 
 STATUS_OF_FAMILY: dict[type[SpineXRError], HTTPStatus] = {
+    AccessError: HTTPStatus.UNAUTHORIZED,
+    ForbiddenError: HTTPStatus.FORBIDDEN,
+    SlowUploadError: HTTPStatus.REQUEST_TIMEOUT,
+    RateLimitError: HTTPStatus.TOO_MANY_REQUESTS,
+    StorageError: HTTPStatus.INSUFFICIENT_STORAGE,  # before its family
     RequestError: HTTPStatus.BAD_REQUEST,
     TooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     NotDicomError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
@@ -33,6 +44,7 @@ STATUS_OF_FAMILY: dict[type[SpineXRError], HTTPStatus] = {
     ConfigurationError: HTTPStatus.INTERNAL_SERVER_ERROR,
 }
 _RETRY_AFTER_BUSY_S = 2
+_RETRY_AFTER_RATE_S = 10
 _RETRY_AFTER_STARTING_S = 10
 _RETRY_AFTER_BROKEN_S = 300  # somebody has to mend it first
 
@@ -69,12 +81,16 @@ def _refusal(error: SpineXRError) -> Response:
     )
     if isinstance(error, NotReadyError):
         response.headers["Retry-After"] = str(retry_after_s(error))
+    elif isinstance(error, RateLimitError):
+        response.headers["Retry-After"] = str(_RETRY_AFTER_RATE_S)
+    elif isinstance(error, AccessError):
+        response.headers["WWW-Authenticate"] = 'Bearer realm="SpineXR"'
     return response
 
 
 def retry_after_s(error: NotReadyError) -> int:
     """Seconds after which a client may sensibly ask again."""
-    if isinstance(error, BusyError):
+    if isinstance(error, BusyError | DeadlineError | StorageError):
         return _RETRY_AFTER_BUSY_S
     return _RETRY_AFTER_STARTING_S if state().models.starting else _RETRY_AFTER_BROKEN_S
 
@@ -102,7 +118,7 @@ def _http_error(error: HTTPException) -> Response:
 
 
 def _fault(error: Exception) -> Response:
-    _log.error("request=%s fault: %s", g.get("request_id", "-"), describe_fault(error))
+    _log.error("fault", request=g.get("request_id", "-"), fault=describe_fault(error))
     return _answer(
         HTTPStatus.INTERNAL_SERVER_ERROR,
         "internal_error",

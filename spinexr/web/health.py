@@ -1,4 +1,8 @@
-"""GET /health: 200 only when every model has answered."""
+"""How the service is.
+
+GET /health says which models there are, and what keeps them from answering. GET /livez and /readyz
+are for whatever starts, stops and routes, GET /metrics for whatever watches.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from flask import Blueprint, Response, jsonify
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from spinexr import __version__
+from spinexr import __version__, stopping
 from spinexr.errors import ModelsNotReadyError
 from spinexr.inference.bundle import read_bundle
 from spinexr.inference.predictor import Predictor
@@ -28,6 +33,27 @@ def health() -> Response:
         note_error(e.code)
         response.headers["Retry-After"] = str(retry_after_s(e))
     return response
+
+
+@blueprint.get("/livez")
+def livez() -> Response:
+    """200 as long as the process answers at all."""
+    return Response("ok\n", content_type="text/plain; charset=utf-8")
+
+
+@blueprint.get("/readyz")
+def readyz() -> Response:
+    """200 when the next radiograph can be analysed, 503 before that and once it is to stop."""
+    ready = state().models.loaded is not None and not stopping.REQUESTED.is_set()
+    response = Response("ready\n" if ready else "not ready\n", status=200 if ready else 503)
+    response.content_type = "text/plain; charset=utf-8"
+    return response
+
+
+@blueprint.get("/metrics")
+def metrics() -> Response:
+    """Counts and times for Prometheus."""
+    return Response(generate_latest(state().metrics.registry), content_type=CONTENT_TYPE_LATEST)
 
 
 def _ready(predictor: Predictor) -> dict[str, Any]:

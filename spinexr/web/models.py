@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 from time import perf_counter
+
+import structlog
 
 from spinexr.errors import DecoderCrashedError, ModelsNotReadyError, Problem
 from spinexr.imaging.sandbox import Sandbox
@@ -13,7 +14,7 @@ from spinexr.inference.loading import load_predictor
 from spinexr.inference.predictor import Predictor
 from spinexr.settings import Settings
 
-_log = logging.getLogger("spinexr.models")
+_log = structlog.stdlib.get_logger("spinexr.models")
 
 _STARTING = ModelsNotReadyError(
     "The models are being loaded. Try again in a few seconds.",
@@ -69,6 +70,11 @@ class Models:
         return self._outcome
 
     @property
+    def loaded(self) -> Predictor | None:
+        """The loaded predictor, None while there is none."""
+        return None if isinstance(self._outcome, ModelsNotReadyError) else self._outcome
+
+    @property
     def starting(self) -> bool:
         return self._outcome is _STARTING
 
@@ -77,7 +83,7 @@ class Models:
         try:
             self._outcome = self._load()
         except ModelsNotReadyError as e:
-            _log.error("models not ready: %s", e.message)
+            _log.error("models not ready", why=e.message)
             self._outcome = e
         # Anything else is a fault of this program; the server must still say that it is not ready.
         except Exception as e:
@@ -86,8 +92,8 @@ class Models:
             self._outcome = ModelsNotReadyError(message, [Problem("load_failed", message)])
         else:
             _log.info(
-                "models ready after %.1f s: bundle %r on %s",
-                perf_counter() - start,
-                self._outcome.bundle.name,
-                self._outcome.engine.device,
+                "models ready",
+                after_s=round(perf_counter() - start, 1),
+                bundle=self._outcome.bundle.name,
+                device=self._outcome.engine.device,
             )

@@ -16,7 +16,7 @@ def stored_values() -> Response:
     settings = state().settings
     wanted = parse(request, settings.max_upload_bytes, settings.detect_policy)
     # Pixels are read in the places of analyses: what holds for those holds for their memory.
-    with state().models.predictor().place():
+    with state().models.predictor().place(timeout_s=settings.request_timeout_s):
         radiograph = state().read(
             wanted.data,
             max_pixels=settings.max_pixels,

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import logging
+import errno
 import secrets
 import tempfile
 from pathlib import Path
 from time import perf_counter
 from typing import IO, Any
 
+import structlog
 from flask import Flask, Request, Response, g, request
 
 from spinexr import spool
+from spinexr.errors import BusyError, SlowUploadError, StorageError
+from spinexr.web.state import state
 
-_log = logging.getLogger("spinexr.web")
+_log = structlog.stdlib.get_logger("spinexr.web")
 
 # A little more than the uploads that people try by mistake; beyond it the connection is cut.
 _HEARD_OUT_BYTES = 64 * 1024 * 1024
@@ -31,6 +34,12 @@ def request_class(uploads: Path) -> type[Request]:
     """
 
     class SpooledRequest(Request):
+        def _load_form_data(self) -> None:
+            try:
+                super()._load_form_data()
+            except OSError as e:
+                raise _unkept(e) from e
+
         def _get_file_stream(
             self,
             total_content_length: int | None,
@@ -70,16 +79,34 @@ def register(app: Flask) -> None:
         response.headers["X-Request-Id"] = g.get("request_id", "")
         took_ms = (perf_counter() - g.started) * 1000.0 if "started" in g else 0.0
         # The endpoint, not the path: a path is the client's text.
+        method = request.method if request.method in _METHODS else "-"
+        endpoint = request.endpoint or "-"
+        code = g.get("error_code", "ok")
         _log.info(
-            "request=%s %s %s %d %s %.0f ms",
-            g.get("request_id", "-"),
-            request.method if request.method in _METHODS else "-",
-            request.endpoint or "-",
-            response.status_code,
-            g.get("error_code", "ok"),
-            took_ms,
+            "request",
+            request=g.get("request_id", "-"),
+            method=method,
+            endpoint=endpoint,
+            status=response.status_code,
+            code=code,
+            ms=round(took_ms),
+        )
+        state().metrics.answered(
+            endpoint=endpoint,
+            method=method,
+            status=response.status_code,
+            code=code,
+            seconds=took_ms / 1000.0,
         )
         return response
+
+
+def _unkept(error: OSError) -> BusyError | StorageError:
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return BusyError("Too many files are open at once. Try again in a few seconds.")
+    return StorageError(
+        "The server has no room to receive the file. Nothing was analysed; try again later."
+    )
 
 
 def _discard_body(request: Request) -> None:
@@ -92,7 +119,8 @@ def _discard_body(request: Request) -> None:
     stream = request.environ["wsgi.input"]
     unread = _HEARD_OUT_BYTES
     deadline = perf_counter() + _HEARD_OUT_S
-    with contextlib.suppress(OSError):  # the client may be gone
+    # The client may be gone, or too slow to be waited for.
+    with contextlib.suppress(OSError, SlowUploadError):
         while (
             unread > 0
             and perf_counter() < deadline

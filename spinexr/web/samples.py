@@ -9,8 +9,8 @@ from pathlib import Path
 
 from flask import Blueprint, Response, abort, jsonify, render_template, request, send_file, url_for
 
-from spinexr.analysis import analyse
 from spinexr.settings import PROJECT_ROOT
+from spinexr.web.analysing import analysed
 from spinexr.web.state import state
 from spinexr.web.upload import answer, wanted_type
 
@@ -69,16 +69,9 @@ def file(name: str) -> Response:
 
 
 @blueprint.post("/<name>")
-def analysed(name: str) -> Response:
-    settings = state().settings
-    analysis = analyse(
-        _find(name).file.read_bytes(),
-        predictor=state().models.predictor(),
-        max_pixels=settings.max_pixels,
-        detect=settings.detect_policy,
-        read=state().read,
-    )
-    return answer(analysis)
+def analyse(name: str) -> Response:
+    data = _find(name).file.read_bytes()
+    return answer(analysed(data, detect=state().settings.detect_policy))
 
 
 def _find(name: str) -> Sample:

@@ -1,8 +1,18 @@
-"""Headers that every answer carries, and the origins that may call the API."""
+"""Headers that every answer carries, the sites that may call, and how often an address may."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
 from flask import Flask, Response, request
+from flask_limiter import Limiter
+from flask_limiter.util import get_remote_address
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from spinexr.errors import CrossSiteError, RateLimitError
+from spinexr.settings import Settings
 
 _HEADERS = {
     "Content-Security-Policy": (
@@ -18,8 +28,23 @@ _HEADERS = {
 }
 
 
-def register(app: Flask, *, cors_origins: tuple[str, ...]) -> None:
-    """Add the headers; results are never cached; no origin but the configured ones may read."""
+_ANALYSING = ("upload.upload", "pixels.stored_values", "samples.analyse")
+_LOGINS = "20 per minute"  # of one address; a token of 256 bits is not guessed at any rate
+
+
+def register(app: Flask, settings: Settings) -> None:
+    """Add the headers; results are never cached; no origin but the configured ones may call."""
+    app.config["TRUSTED_HOSTS"] = list(settings.trusted_hosts) or None
+    if settings.proxies:
+        n = settings.proxies
+        app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
+            app.wsgi_app, x_for=n, x_proto=n, x_host=n, x_prefix=n
+        )
+
+    @app.before_request
+    def refuse_other_sites() -> None:
+        if request.method not in ("GET", "HEAD", "OPTIONS"):
+            _check_origin(settings.cors_origins)
 
     @app.after_request
     def add_headers(response: Response) -> Response:
@@ -28,11 +53,53 @@ def register(app: Flask, *, cors_origins: tuple[str, ...]) -> None:
         if request.endpoint != "static":
             response.headers["Cache-Control"] = "no-store"
         origin = request.headers.get("Origin")
-        if cors_origins:
+        if settings.cors_origins:
             response.vary.add("Origin")
-        if origin in cors_origins:
+        if origin in settings.cors_origins:
             response.headers["Access-Control-Allow-Origin"] = origin
             response.headers["Access-Control-Allow-Methods"] = "GET, POST"
+            response.headers["Access-Control-Allow-Headers"] = "Authorization"
             response.headers["Access-Control-Expose-Headers"] = "Retry-After, X-Request-Id"
             response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
         return response
+
+
+def limit_rates(app: Flask, settings: Settings) -> None:
+    """Limit what an address may ask for; once all endpoints are registered."""
+    limiter = Limiter(get_remote_address, app=app, storage_uri="memory://")
+    if settings.rate_limit != "none":
+        shared = limiter.shared_limit(settings.rate_limit, scope="analyses", on_breach=_too_many)
+        for endpoint in _ANALYSING:
+            _wrap(app, endpoint, shared)
+    if "access.enter" in app.view_functions:
+        entering = limiter.limit(_LOGINS, on_breach=_too_many)
+        _wrap(app, "access.enter", entering)
+
+
+def _wrap(app: Flask, endpoint: str, limit: Callable[[Any], Any]) -> None:
+    app.view_functions[endpoint] = limit(app.view_functions[endpoint])
+
+
+def _too_many(_limit: object) -> Response:
+    raise RateLimitError("This address sends more than it may. Wait a moment, then go on.")
+
+
+def _check_origin(allowed: tuple[str, ...]) -> None:
+    """That no page of another site made a browser send this.
+
+    Browsers say where a request comes from, programs say nothing. Only hosts are compared: behind a
+    proxy that ends TLS the schemes differ.
+
+    Raises:
+        CrossSiteError: it comes from elsewhere.
+    """
+    origin = request.headers.get("Origin")
+    if origin in allowed:
+        return
+    site = request.headers.get("Sec-Fetch-Site", "none")
+    elsewhere = origin is not None and urlsplit(origin).netloc.lower() != request.host.lower()
+    if elsewhere or site not in ("same-origin", "none"):
+        raise CrossSiteError(
+            "A page of another site sent this. Open SpineXR itself, or have its operator allow "
+            "that site with SPINEXR_CORS_ORIGINS."
+        )

@@ -9,6 +9,8 @@ from flask import current_app
 
 from spinexr.domain import Read
 from spinexr.settings import Settings
+from spinexr.tokens import Tokens
+from spinexr.web.metrics import Metrics
 from spinexr.web.models import Models
 
 EXTENSION = "spinexr"
@@ -19,6 +21,8 @@ class State:
     settings: Settings
     models: Models
     read: Read
+    metrics: Metrics
+    tokens: Tokens | None = None
 
 
 def state() -> State:

@@ -8,7 +8,6 @@ from pathlib import PurePosixPath, PureWindowsPath
 
 from flask import Blueprint, Request, Response, jsonify, render_template, request
 
-from spinexr.analysis import analyse
 from spinexr.domain import Analysis, DetectPolicy
 from spinexr.errors import (
     FileMissingError,
@@ -17,6 +16,7 @@ from spinexr.errors import (
     UnsupportedExtensionError,
 )
 from spinexr.reporting import as_json, overlay
+from spinexr.web.analysing import analysed
 from spinexr.web.errors import too_large
 from spinexr.web.state import state
 
@@ -42,15 +42,10 @@ class Upload:
 @blueprint.post("/upload")
 def upload() -> Response:
     settings = state().settings
-    predictor = state().models.predictor()
+    state().models.predictor()  # a file is not heard out for models that are not there
     wanted = parse(request, settings.max_upload_bytes, settings.detect_policy)
-    analysis = analyse(
-        wanted.data,
-        predictor=predictor,
-        max_pixels=settings.max_pixels,
-        detect=wanted.detect,
-        allow_other_body_part=wanted.allow_other_body_part,
-        read=state().read,
+    analysis = analysed(
+        wanted.data, detect=wanted.detect, allow_other_body_part=wanted.allow_other_body_part
     )
     return answer(analysis, activation=wanted.activation, grouping_key=wanted.grouping_key)
 

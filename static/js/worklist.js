@@ -89,7 +89,7 @@ export class Worklist {
         const done = share < 1 ? say("uploading", { percent: Math.round(100 * share) }) : say("analysing");
         this.set(item, "running", done);
       });
-      if (answer.status === 503 && answer.retryAfter && item.tries < BUSY_TRIES) {
+      if ([429, 503].includes(answer.status) && answer.retryAfter && item.tries < BUSY_TRIES) {
         item.tries += 1;
         this.set(item, "resting", say("busy"));
         setTimeout(() => {

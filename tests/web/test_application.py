@@ -214,8 +214,11 @@ def test_the_log_has_request_id_endpoint_and_code_but_no_path_query_or_name(
     client.get("/CANARY")
     logging.getLogger("spinexr").propagate = False
     assert "CANARY" not in caplog.text
-    assert "upload.upload 415 unsupported_extension" in caplog.text
-    assert "GET - 404 not_found" in caplog.text
+    events = [r.msg for r in caplog.records if isinstance(r.msg, dict)]
+    refused, lost = events[0], events[-1]
+    assert refused["endpoint"] == "upload.upload"
+    assert (refused["status"], refused["code"]) == (415, "unsupported_extension")
+    assert (lost["method"], lost["endpoint"], lost["code"]) == ("GET", "-", "not_found")
 
 
 def test_what_pydicom_quotes_reaches_neither_log_nor_standard_error() -> None:

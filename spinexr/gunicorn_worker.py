@@ -1,0 +1,106 @@
+"""gunicorn's threaded worker, with clocks: no client can hold one of its threads for ever.
+
+gunicorn reads headers and bodies from a socket that waits without end, so a handful of clients that
+send a byte now and then would take all threads. Here a request has one time for its head and one
+for all of it, and an answer has one to be taken.
+"""
+
+from __future__ import annotations
+
+import time
+from types import FrameType
+from typing import Any
+
+from gunicorn.http.errors import NoMoreData
+from gunicorn.http.unreader import SocketUnreader
+from gunicorn.workers import gthread
+from gunicorn.workers.gthread import TConn, ThreadWorker
+
+from spinexr import stopping
+from spinexr.errors import SlowUploadError
+
+HEAD_TIMEOUT_S = 10.0  # request line and headers, 8 KB as a rule
+ANSWER_TIMEOUT_S = 60.0  # 6 MB, the largest answer, at 0.8 Mbit/s
+
+
+class TimedUnreader(SocketUnreader):  # type: ignore[misc]  # gunicorn has no types
+    """Reads a socket within the times that a request has, counted from `begin`."""
+
+    def __init__(self, sock: Any, *, whole_s: float) -> None:
+        super().__init__(sock)
+        self._whole_s = whole_s
+        self.begin()
+
+    def begin(self) -> None:
+        """A request begins."""
+        self._began = time.monotonic()
+        self._reading_head = True
+
+    def head_is_read(self) -> None:
+        """What comes now is the body."""
+        self._reading_head = False
+
+    def chunk(self, size_hint: int | None = None) -> bytes:
+        """What comes next.
+
+        Raises:
+            NoMoreData: the head is late; there is nobody worth answering.
+            SlowUploadError: the body is.
+        """
+        allowed = HEAD_TIMEOUT_S if self._reading_head else self._whole_s
+        left = self._began + allowed - time.monotonic()
+        earlier = self.sock.gettimeout()
+        try:
+            # 0 would mean not to wait and to raise another error.
+            left = max(left, 1e-6)
+            self.sock.settimeout(left if earlier is None else min(left, earlier))
+            result: bytes = super().chunk(size_hint)
+        except TimeoutError:
+            if self._reading_head:
+                raise NoMoreData from None
+            raise SlowUploadError(
+                f"The request did not arrive within {self._whole_s:g} seconds. Try again over a "
+                "faster connection."
+            ) from None
+        finally:
+            self.sock.settimeout(earlier)
+        return result
+
+
+class _TimedConnection(TConn):  # type: ignore[misc]  # gunicorn has no types
+    def init(self) -> None:
+        super().init()
+        if not isinstance(self.parser.unreader, TimedUnreader):
+            self.parser.unreader = TimedUnreader(self.sock, whole_s=Worker.upload_timeout_s)
+
+
+gthread.TConn = _TimedConnection  # what the worker makes of every connection
+
+
+class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
+    """`ThreadWorker` whose clients cannot be slower than the clocks above."""
+
+    upload_timeout_s = 120.0  # gunicorn.conf.py sets the deployer's
+
+    def handle(self, conn: TConn) -> Any:
+        """One request of a connection."""
+        if conn.parser is not None:
+            conn.parser.unreader.begin()
+        return super().handle(conn)
+
+    def handle_request(self, req: Any, conn: TConn) -> Any:
+        """The application's answer to a request whose head has arrived."""
+        conn.parser.unreader.head_is_read()
+        conn.sock.settimeout(ANSWER_TIMEOUT_S)
+        return super().handle_request(req, conn)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """SIGTERM."""
+        stopping.REQUESTED.set()
+        super().handle_exit(sig, frame)
+
+    def _keepalive_after(self, conn: TConn, keepalive: bool) -> bool:
+        try:
+            return bool(super()._keepalive_after(conn, keepalive))
+        except SlowUploadError:  # it was answered; what is left of it will not be waited for
+            return False
