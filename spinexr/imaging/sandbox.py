@@ -9,6 +9,7 @@ error and nobody else anything.
 from __future__ import annotations
 
 import math
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -85,11 +86,12 @@ class Sandbox:
                 survive the file, or reached a limit.
             BusyError: too little shared memory is free.
         """
-        with _shared(shared_memory.new_name("file"), data) as file:
+        name = f"spinexr-{uuid.uuid4().hex}"
+        with _shared(f"{name}-file", data) as file:
             request = worker.Request(
                 file=file,
                 file_bytes=len(data),
-                pixels=shared_memory.new_name("pixels"),
+                pixels=f"{name}-pixels",
                 max_pixels=max_pixels,
                 allow_other_body_part=allow_other_body_part,
                 show_patient=self.options.show_patient,
@@ -113,7 +115,6 @@ class Sandbox:
         Raises (when the wait ends):
             DecoderCrashedError: they cannot start.
         """
-        shared_memory.remove_leftovers()
         started = [self._pool.schedule(worker.ready) for _ in range(self.options.workers)]
 
         def wait() -> None:

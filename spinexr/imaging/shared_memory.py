@@ -8,29 +8,11 @@ from __future__ import annotations
 
 import os
 import sys
-import uuid
 from multiprocessing.shared_memory import SharedMemory
-from pathlib import Path
 
 import numpy as np
 
 from spinexr.errors import BusyError
-
-_PREFIX = "spinexr-"
-_FOLDER = "/dev/shm"  # noqa: S108  (where Linux shows them; elsewhere there is nothing to find)
-
-
-def new_name(what: str) -> str:
-    """A name that no other block has, and that says whose it is."""
-    return f"{_PREFIX}{os.getpid()}-{uuid.uuid4().hex}-{what}"
-
-
-def remove_leftovers() -> None:
-    """Remove the blocks of processes that were killed while they used them."""
-    for file in Path(_FOLDER).glob(f"{_PREFIX}*"):
-        owner = file.name.removeprefix(_PREFIX).partition("-")[0]
-        if owner.isdigit() and not _lives(int(owner)):
-            file.unlink(missing_ok=True)
 
 
 def create(name: str, data: memoryview) -> SharedMemory:
@@ -71,16 +53,6 @@ def remove(name: str) -> None:
         return
     block.close()
     block.unlink()
-
-
-def _lives(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _write(block: SharedMemory, data: memoryview) -> None:

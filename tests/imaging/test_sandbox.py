@@ -21,7 +21,7 @@ from spinexr.errors import (
     DecodingTimeoutError,
     SpineXRError,
 )
-from spinexr.imaging import reader, shared_memory
+from spinexr.imaging import reader
 from spinexr.imaging.sandbox import Sandbox, SandboxOptions
 from tests import builders, hostile_work
 from tests.processes import ROOT, environment
@@ -180,26 +180,3 @@ def test_a_killed_server_leaves_no_processes(tmp_path: Path) -> None:
         ended, _, _ = select.select([process], [], [], 60)
         assert ended
         os.close(process)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="shared memory has no folder")
-def test_blocks_of_a_killed_process_are_removed_and_those_of_a_living_one_stay() -> None:
-    script = (
-        "import os; from spinexr.imaging import shared_memory as s\n"
-        "print(s.create(s.new_name('file'), memoryview(b'x')).name, flush=True)\n"
-        "os._exit(9)\n"
-    )
-    ended = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, env=environment(), capture_output=True,
-        text=True, check=False,
-    )  # fmt: skip
-    left = Path("/dev/shm", ended.stdout.strip().lstrip("/"))  # noqa: S108
-    mine = shared_memory.create(shared_memory.new_name("file"), memoryview(b"x"))
-    assert left.exists()
-    try:
-        shared_memory.remove_leftovers()
-        assert not left.exists()
-        assert shared_memory.read(mine.name, 1) == b"x"
-    finally:
-        mine.close()
-        mine.unlink()
