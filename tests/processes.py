@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import socket
 import subprocess
 import sys
 import tempfile
-import time
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -63,6 +62,17 @@ class Server:
             text=True,
         )
         self._log: list[str] = []
+        self._log_ended = False
+        self._new_line = threading.Condition()
+        # Read all the time: a full pipe would stop the server.
+        self._reading = threading.Thread(target=self._read_log, daemon=True)
+        self._reading.start()
+
+    @property
+    def log(self) -> str:
+        """What it has logged so far."""
+        with self._new_line:
+            return "".join(self._log)
 
     def get(self, path: str, headers: Mapping[str, str] | None = None) -> tuple[int, str]:
         """(status, body); errors too are answers."""
@@ -86,20 +96,16 @@ class Server:
         return self._send(urllib.request.Request(self.url + "/upload", body, headers))
 
     def wait_for_log(self, text: str) -> str:
-        """Read the log until `text` occurs in it; the line with it."""
-        assert self.process.stderr is not None
-        deadline = time.monotonic() + _LONGEST_START_S
-        while time.monotonic() < deadline:
-            ready, _, _ = select.select([self.process.stderr], [], [], 1.0)
-            if not ready:
-                continue
-            line = self.process.stderr.readline()
-            if not line:
-                break
-            self._log.append(line)
-            if text in line:
-                return line
-        raise AssertionError(f"{text!r} not in the log:\n{''.join(self._log)}")
+        """Wait until `text` occurs in the log; the line with it."""
+        seen = 0
+        with self._new_line:
+            while True:
+                for line in self._log[seen:]:
+                    if text in line:
+                        return line
+                seen = len(self._log)
+                if self._log_ended or not self._new_line.wait(_LONGEST_START_S):
+                    raise AssertionError(f"{text!r} not in the log:\n{''.join(self._log)}")
 
     def health(self) -> tuple[int, dict[str, Any]]:
         status, body = self.get("/health")
@@ -111,10 +117,29 @@ class Server:
         self.process.terminate()
         return self.ended()
 
+    def kill(self) -> None:
+        """End it at once; what it started notices by itself."""
+        self.process.kill()
+        self.ended()
+
     def ended(self) -> tuple[int, str]:
         """Wait until it has ended by itself; (exit status, whole log)."""
-        _, rest = self.process.communicate(timeout=60)
-        return self.process.returncode, "".join(self._log) + rest
+        self.process.wait(timeout=60)
+        self._reading.join(timeout=60)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        return self.process.returncode, self.log
+
+    def _read_log(self) -> None:
+        assert self.process.stderr is not None
+        with self.process.stderr as stream:
+            for line in stream:
+                with self._new_line:
+                    self._log.append(line)
+                    self._new_line.notify_all()
+        with self._new_line:
+            self._log_ended = True
+            self._new_line.notify_all()
 
     def _send(self, request: urllib.request.Request) -> tuple[int, str]:
         try:

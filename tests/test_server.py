@@ -32,8 +32,7 @@ def server(untrained_root: Path, tmp_path_factory: pytest.TempPathFactory) -> It
         server.wait_for_log("models ready")
         yield server
     finally:
-        server.process.kill()
-        server.process.communicate()
+        server.kill()
 
 
 def test_health_is_ok_and_names_the_bundle(server: Server) -> None:

@@ -63,7 +63,7 @@ def listing() -> Response:
     return response
 
 
-@blueprint.get("/<name>.dcm")
+@blueprint.get("/<name>")
 def file(name: str) -> Response:
     return send_file(_find(name).file, mimetype="application/dicom", as_attachment=True)
 

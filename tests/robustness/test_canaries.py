@@ -1,0 +1,88 @@
+"""A marked patient and a marked file name: what of them the service leaves anywhere."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import pytest
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+
+from spinexr.imaging import header
+from tests import builders
+from tests.robustness.service import Service, running
+
+CANARY = "KANARIENVOGEL"
+NAME = f"{CANARY}^{CANARY}.dcm"
+# Who it is, where, when, and whatever people type into a header; text of 30 kinds of attributes.
+IDENTIFYING = (
+    "PatientName", "PatientID", "OtherPatientNames", "IssuerOfPatientID", "PatientBirthName",
+    "PatientMotherBirthName", "PatientAddress", "PatientTelephoneNumbers", "PatientComments",
+    "AdditionalPatientHistory", "EthnicGroup", "Occupation", "MilitaryRank", "CountryOfResidence",
+    "RegionOfResidence", "PatientReligiousPreference", "AccessionNumber", "StudyID",
+    "ReferringPhysicianName", "PerformingPhysicianName", "OperatorsName", "RequestingPhysician",
+    "PhysiciansOfRecord", "NameOfPhysiciansReadingStudy", "InstitutionName", "InstitutionAddress",
+    "InstitutionalDepartmentName", "StationName", "ImageComments", "RequestAttributesSequence",
+)  # fmt: skip
+
+
+def marked() -> bytes:
+    attributes = {k: CANARY for k in IDENTIFYING if dictionary_VR(tag_for_keyword(k) or 0) != "SQ"}
+    return builders.dicom(attributes=attributes)
+
+
+def damaged(data: bytes) -> list[bytes]:
+    """The same patient in files that are refused, for many reasons."""
+    return [
+        data[: len(data) // 2],
+        data[:2000],
+        data.replace(b"MONOCHROME2", b"MONOKROM^^2"),
+        data.replace(b"DX", b"MR"),
+        data.replace(b"SPINE", CANARY.encode()[:5]),
+        CANARY.encode() * 100,
+    ]
+
+
+def test_no_patient_and_no_file_name_is_left_anywhere(small_weights: Path, tmp_path: Path) -> None:
+    audit = tmp_path / "audit.log"
+    with (
+        running(small_weights, tmp_path, SPINEXR_LOG_LEVEL="debug",
+                SPINEXR_AUDIT_FILE=str(audit)) as service,
+        contextlib.closing(service.client()) as client,
+    ):  # fmt: skip
+        data = marked()
+        assert CANARY.encode() in data
+        answers = [client.post(data, name=NAME)]
+        assert answers[0].status == 200
+        answers += [client.post(bad, name=NAME) for bad in damaged(data)]
+        assert all(400 <= a.status < 500 for a in answers[1:]), [a.status for a in answers]
+        answers += [client.post(data, name=NAME, path="/pixels")]
+        answers += [client.post(data, name=f"{CANARY}.png"), client.get(f"/{CANARY}?{CANARY}=1")]
+        answers += [client.post(data, name=NAME, path=f"/upload?detect={CANARY}")]
+        metrics = client.get("/metrics").body
+        found = leaks(service, audit)
+        for n, answer in enumerate(answers):
+            if CANARY.encode() in answer.body:
+                found.append(f"answer {n}")
+        if CANARY.encode() in metrics:
+            found.append("metrics")
+    assert CANARY not in service.log
+    assert found == []
+
+
+def leaks(service: Service, audit: Path) -> list[str]:
+    """Where the mark is found, by name."""
+    found = [f"spool: {p}" for p in service.leftovers()]
+    if CANARY in service.log:
+        found.append("log")
+    if CANARY in audit.read_text(encoding="utf-8"):
+        found.append("audit file")
+    for process in (service.worker, *service.worker.children(recursive=True)):
+        if any(CANARY in word for word in process.cmdline()):
+            found.append("command line")
+    return found
+
+
+@pytest.mark.parametrize("keyword", header.PATIENT)
+def test_nobody_is_named_among_what_is_shown(keyword: str) -> None:
+    assert keyword not in header.SHOWN

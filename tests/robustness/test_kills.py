@@ -1,0 +1,122 @@
+"""Processes that are killed: one refusal each, and nothing else is lost."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests import builders
+from tests.robustness import scale
+from tests.robustness.service import Answer, Service, running
+
+# Noise of 12 megapixels: long enough in a decoder to be met there.
+HARD = builders.dicom(
+    builders.pixels(4000, 3000), transfer_syntax=builders.LOSSLESS["jpeg_2000_lossless"]
+)
+EASY = builders.dicom()
+
+
+def busy_reader(service: Service) -> psutil.Process:
+    """The process that began to work on the only hard file there is."""
+    used = {r.pid: r.cpu_times().user for r in service.readers()}
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        for reader in service.readers():
+            try:
+                if reader.cpu_times().user > used.get(reader.pid, 0.0) + 0.05:
+                    return reader
+            except psutil.NoSuchProcess:
+                continue
+    raise AssertionError("no reader has anything to do")
+
+
+def test_a_killed_decoder_costs_one_request_and_no_other(
+    small_weights: Path, tmp_path: Path
+) -> None:
+    number = scale.pick(4, 50)
+    # With two readers, one stays for others while the other one dies.
+    with (
+        running(small_weights, tmp_path, SPINEXR_READERS="2", SPINEXR_READER_TIMEOUT_S="60",
+                SPINEXR_READER_MEMORY_MB="1024") as service,
+        ThreadPoolExecutor(2) as pool,
+    ):  # fmt: skip
+        for _ in range(number):
+            hit = pool.submit(upload, service, HARD)
+            busy_reader(service).send_signal(signal.SIGKILL)
+            beside = pool.submit(upload, service, EASY)
+            assert (hit.result().status, hit.result().code) == (422, "decoder_crashed")
+            assert beside.result().status == 200
+        lost = service.metric("spinexr_reader_restarts_total", cause="decoder_crashed")
+        assert lost == number
+        assert service.leftovers() == []
+        assert all_blocks() == []
+    scale.record("killed decoders", kills=number, refusals=number)
+
+
+def test_a_killed_server_starts_again_and_leaves_nothing(
+    small_weights: Path, tmp_path: Path
+) -> None:
+    times = []
+    blocks_before = set(all_blocks())
+    for _ in range(scale.pick(2, 10)):
+        start = time.monotonic()
+        service = Service(small_weights, tmp_path)
+        times.append(time.monotonic() - start)
+        everyone = [psutil.Process(service.process.pid)]
+        everyone += everyone[0].children(recursive=True)
+        sender = threading.Thread(target=upload_into_the_void, args=(service, HARD))
+        sender.start()
+        busy_reader(service)
+        for process in (everyone[0], service.worker):
+            os.kill(process.pid, signal.SIGKILL)
+        sender.join()
+        _, alive = psutil.wait_procs(everyone, timeout=30)
+        assert alive == []
+        service.ended()
+        assert service.leftovers() == []
+    # The resource tracker removes blocks once their process is gone.
+    deadline = time.monotonic() + 30
+    while (left := set(all_blocks()) - blocks_before) and time.monotonic() < deadline:
+        pass
+    assert left == set()
+    scale.record("killed servers", kills=len(times), slowest_start_s=round(max(times), 1))
+
+
+@pytest.mark.parametrize("name", ["SIGSEGV", "SIGABRT"])
+def test_a_decoder_that_crashes_is_a_refusal(
+    small_weights: Path, tmp_path: Path, name: str
+) -> None:
+    with (
+        running(small_weights, tmp_path, SPINEXR_READER_TIMEOUT_S="60",
+                SPINEXR_READER_MEMORY_MB="1024") as service,
+        ThreadPoolExecutor(1) as pool,
+    ):  # fmt: skip
+        hit = pool.submit(upload, service, HARD)
+        busy_reader(service).send_signal(getattr(signal, name))
+        assert (hit.result().status, hit.result().code) == (422, "decoder_crashed")
+        assert upload(service, EASY).status == 200
+
+
+def upload(service: Service, data: bytes) -> Answer:
+    client = service.client()
+    try:
+        return client.post(data)
+    finally:
+        client.close()
+
+
+def upload_into_the_void(service: Service, data: bytes) -> None:
+    with contextlib.suppress(OSError):
+        upload(service, data)
+
+
+def all_blocks() -> list[str]:
+    return [p.name for p in Path("/dev/shm").glob("spinexr-*")]  # noqa: S108

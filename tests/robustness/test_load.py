@@ -1,0 +1,304 @@
+"""Many clients, long runs, clients that go away or take their time, and an end in the middle."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests import builders
+from tests.processes import ROOT, free_port
+from tests.robustness import scale
+from tests.robustness.service import Answer, Client, Service, multipart, running
+
+FILES = [builders.dicom(builders.pixels(160, 112, seed=n)) for n in range(4)]
+
+
+def result(answer: Answer) -> tuple[object, ...]:
+    """What of an answer must not depend on what else goes on."""
+    document = answer.document
+    findings = [(f["label"], f["confidence"], *f["box"].values())
+                for f in document["detection"]["findings"]]  # fmt: skip
+    return (document["decision"], document["probability"], *findings)
+
+
+def alone(service: Service) -> list[tuple[object, ...]]:
+    """The results of FILES, one at a time."""
+    client = service.client()
+    try:
+        return [result(client.post(data)) for data in FILES]
+    finally:
+        client.close()
+
+
+def watch(service: Service, over: threading.Event, times: list[float]) -> None:
+    """Ask whether it lives, again and again."""
+    client = service.client()
+    while not over.wait(0.02):
+        answer = client.get("/livez")
+        assert answer.status == 200
+        times.append(answer.seconds)
+    client.close()
+
+
+def crowd(
+    service: Service, *, clients: int, seconds: float, check: Callable[[int, Answer], None],
+    patient: bool,
+) -> list[float]:  # fmt: skip
+    """`clients` that send for so long, each as soon as it has its answer; times of /livez.
+
+    Args:
+        patient: a client that is told to come back later waits a little.
+    """
+    over, times = threading.Event(), list[float]()
+    end = time.monotonic() + seconds
+
+    def work(number: int) -> None:
+        choose = random.Random(number)  # noqa: S311  (not for secrets)
+        with contextlib.closing(service.client()) as client:
+            while time.monotonic() < end:
+                which = choose.randrange(len(FILES))
+                answer = client.post(FILES[which])
+                check(which, answer)
+                if patient and answer.status == 503:
+                    over.wait(choose.uniform(0.05, 0.2))
+
+    with ThreadPoolExecutor(clients + 1) as pool:
+        watching = pool.submit(watch, service, over, times)
+        sending = [pool.submit(work, n) for n in range(clients)]
+        try:
+            for one in sending:
+                one.result()
+        finally:
+            over.set()
+        watching.result()
+    return times
+
+
+@pytest.mark.parametrize(("name", "clients", "patient"), [("full", 32, True), ("over", 128, False)])
+def test_under_load_each_accepted_request_has_the_answer_it_has_alone(
+    small_weights: Path, tmp_path: Path, name: str, clients: int, patient: bool
+) -> None:
+    """32 clients, then four times as many that do not wait."""
+    seconds = scale.pick(12.0, 600.0 if name == "full" else 120.0)
+    outcomes: Counter[str] = Counter()
+    lock = threading.Lock()
+    with running(small_weights, tmp_path) as service:
+        expected = alone(service)
+
+        def check(which: int, answer: Answer) -> None:
+            with lock:
+                outcomes[answer.code or str(answer.status)] += 1
+            if answer.status == 503:
+                assert answer.code == "busy"
+            else:
+                assert answer.status == 200, answer
+                assert result(answer) == expected[which]
+
+        times = crowd(service, clients=clients, seconds=seconds, check=check, patient=patient)
+        assert outcomes["200"] > 0
+        # Every answer was counted once, and no request was answered twice.
+        posted = service.metric("spinexr_requests_total", endpoint="upload.upload")
+        assert posted == outcomes.total() + len(FILES)
+        assert service.leftovers() == []
+    p99 = float(np.quantile(times, 0.99))
+    scale.record(f"load, {name}", clients=clients, seconds=seconds, livez_p99_ms=round(p99 * 1000),
+                 **outcomes)  # fmt: skip
+    if scale.LONG:  # on a quiet machine; the short form shares its cores with whatever else runs
+        assert p99 < 0.2
+
+
+def test_nothing_grows_with_the_number_of_requests(small_weights: Path, tmp_path: Path) -> None:
+    number = scale.pick(300, 10_000)
+    warm = number // 3
+    memory: list[tuple[int, float]] = []
+    with running(small_weights, tmp_path) as service:
+        client = service.client()
+        for n in range(number):
+            answer = client.post(FILES[n % len(FILES)])
+            assert answer.status == 200
+            if n == warm:
+                files, threads = service.open_files(), service.threads()
+            if n >= warm and n % max(1, number // 60) == 0:
+                memory.append((n, service.resident_mb()))
+        client.close()
+        assert service.open_files() <= files + 2
+        assert service.threads() <= threads + 2
+        assert service.leftovers() == []
+    requests, megabytes = np.array(memory).T
+    slope, level = np.polyfit(requests, megabytes, 1)
+    growth = 1000 * slope / (level + slope * number)
+    scale.record("soak", requests=number, growth_per_1000=round(float(growth), 5),
+                 first_mb=round(memory[0][1]), last_mb=round(memory[-1][1]))  # fmt: skip
+    # A short run is too short to tell a slope from a step: there it must not be a leak of pixels.
+    assert growth < scale.pick(0.10, 0.01)
+
+
+def test_clients_that_go_away_while_they_send_leave_nothing(
+    service: Service, client: Client
+) -> None:
+    body = multipart(builders.dicom(builders.pixels(800, 600)))
+    head = (
+        "POST /upload HTTP/1.1\r\nHost: localhost\r\n"
+        f"Content-Type: multipart/form-data; boundary={body[2:].split(bytes([13]), 1)[0].decode()}"
+        f"\r\nContent-Length: {len(body)}\r\n\r\n"
+    ).encode()
+    choose = random.Random(0)  # noqa: S311
+    files = service.open_files()
+    for _ in range(200):
+        with socket.create_connection(("127.0.0.1", service.port), timeout=30) as connection:
+            connection.sendall(head + body[: choose.randrange(len(body))])
+    start = time.monotonic()
+    assert client.get("/livez").status == 200
+    assert time.monotonic() - start < 1.0
+    assert client.post(FILES[0]).status == 200
+    assert service.leftovers() == []
+    assert service.open_files() <= files + 20  # connections that are being closed
+
+
+def test_a_slow_upload_is_cut_and_its_thread_freed(small_weights: Path, tmp_path: Path) -> None:
+    body = multipart(FILES[0])
+    head = (
+        b"POST /upload HTTP/1.1\r\nHost: localhost\r\nAccept: application/json\r\n"
+        b"Content-Type: multipart/form-data; boundary=" + body[2:].split(b"\r", 1)[0]
+        + b"\r\nContent-Length: %d\r\n\r\n" % len(body)
+    )  # fmt: skip
+    with running(small_weights, tmp_path, SPINEXR_UPLOAD_TIMEOUT_S="1", SPINEXR_QUEUE="1",
+                 SPINEXR_WEB_THREADS="2") as service:  # fmt: skip
+        slow = [socket.create_connection(("127.0.0.1", service.port), timeout=30) for _ in "12"]
+        for connection in slow:  # both threads are taken now
+            connection.sendall(head + body[:100])
+        for connection in slow:
+            with connection:
+                answer = connection.recv(65536)
+                assert answer.startswith(b"HTTP/1.1 408")
+                assert b"upload_timeout" in answer + connection.recv(65536)
+                assert connection.recv(1) == b""  # and the connection is closed
+        with contextlib.closing(service.client()) as client:
+            assert client.post(FILES[0]).status == 200
+        assert service.leftovers() == []
+
+
+def test_a_head_that_does_not_end_is_not_waited_for(small_weights: Path, tmp_path: Path) -> None:
+    with running(small_weights, tmp_path, SPINEXR_QUEUE="1", SPINEXR_WEB_THREADS="2") as service:
+        slow = [socket.create_connection(("127.0.0.1", service.port), timeout=60) for _ in "12"]
+        for connection in slow:
+            connection.sendall(b"GET /livez HTTP/1.1\r\nHost: local")
+        for connection in slow:
+            with connection:
+                assert connection.recv(1) == b""
+        with contextlib.closing(service.client()) as client:
+            assert client.get("/livez").status == 200
+
+
+@pytest.fixture
+def proxied(small_weights: Path, tmp_path: Path) -> Iterator[tuple[Service, int]]:
+    """A service behind nginx with deploy/nginx.conf, and the proxy's port."""
+    program = shutil.which("nginx")
+    if program is None:
+        pytest.skip("nginx is not installed")
+    port = free_port()
+    with running(small_weights, tmp_path, SPINEXR_PROXIES="1") as service:
+        text = (ROOT / "deploy/nginx.conf").read_text(encoding="utf-8")
+        text = text.replace("127.0.0.1:5000", f"127.0.0.1:{service.port}")
+        text = text.replace("127.0.0.1:8080", f"127.0.0.1:{port}")
+        text = re.sub(r"limit_conn clients \d+", "limit_conn clients 1000", text)
+        text = text.replace("http {", f"http {{ client_body_temp_path {tmp_path}/bodies;", 1)
+        text = f"daemon off; pid {tmp_path}/nginx.pid;\n{text}"
+        config = tmp_path / "nginx.conf"
+        config.write_text(text, encoding="utf-8")
+        nginx = subprocess.Popen(
+            [program, "-e", "stderr", "-c", str(config)], stderr=subprocess.DEVNULL
+        )
+        try:
+            wait_for(port, nginx)
+            yield service, port
+        finally:
+            nginx.terminate()
+            nginx.wait(timeout=30)
+    assert not [p for p in (tmp_path / "bodies").rglob("*") if p.is_file()]
+
+
+def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    """Until somebody listens."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
+            return
+    raise AssertionError(f"nginx does not listen (exit status {process.poll()})")
+
+
+def test_300_slow_senders_behind_the_proxy_are_nobodys_trouble(
+    proxied: tuple[Service, int],
+) -> None:
+    service, port = proxied
+    body = multipart(FILES[0])
+    head = (
+        b"POST /upload HTTP/1.1\r\nHost: localhost\r\nAccept: application/json\r\n"
+        b"Content-Type: multipart/form-data; boundary=" + body[2:].split(b"\r", 1)[0]
+        + b"\r\nContent-Length: %d\r\n\r\n" % len(body)
+    )  # fmt: skip
+    slow = [socket.create_connection(("127.0.0.1", port), timeout=60) for _ in range(300)]
+    try:
+        for connection in slow:
+            connection.sendall(head + body[:500])
+        for part in range(5):
+            for connection in slow:
+                connection.sendall(body[500 + 10 * part : 510 + 10 * part])
+            with contextlib.closing(Client(port)) as client:
+                livez = client.get("/livez")
+                assert livez.status == 200
+                assert livez.seconds < 1.0
+                assert client.post(FILES[0]).status == 200
+    finally:
+        for connection in slow:
+            connection.close()
+    assert service.leftovers() == []
+
+
+def test_behind_the_proxy_metrics_are_not_for_the_outside(proxied: tuple[Service, int]) -> None:
+    _, port = proxied
+    with contextlib.closing(Client(port)) as client:
+        assert client.get("/metrics").status == 403
+        assert client.post(FILES[0], Origin=f"http://127.0.0.1:{port}").status == 200
+        assert client.post(FILES[0], Origin="http://evil.example").status == 403
+
+
+def test_an_end_in_the_middle_answers_everybody(small_weights: Path, tmp_path: Path) -> None:
+    hard = builders.dicom(
+        builders.pixels(3000, 2400), transfer_syntax=builders.LOSSLESS["jpeg_2000_lossless"]
+    )
+    with running(small_weights, tmp_path, SPINEXR_QUEUE="16", SPINEXR_WEB_THREADS="20",
+                 SPINEXR_READER_MEMORY_MB="1024") as service:  # fmt: skip
+        with ThreadPoolExecutor(16) as pool:
+
+            def send() -> Answer:
+                with contextlib.closing(service.client()) as client:
+                    return client.post(hard)
+
+            sent = [pool.submit(send) for _ in range(16)]
+            while service.metric("spinexr_queue_depth") < 16:
+                assert not any(s.done() for s in sent), "too fast to meet all in flight"
+            start = time.monotonic()
+            service.process.send_signal(signal.SIGTERM)
+            answers = [s.result() for s in sent]
+        status, log = service.ended()
+        seconds = time.monotonic() - start
+    assert [a.status for a in answers] == [200] * 16
+    assert status == 0, log
+    assert seconds <= 25.0
+    assert service.leftovers() == []
+    scale.record("SIGTERM", in_flight=16, seconds=round(seconds, 1))

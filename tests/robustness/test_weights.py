@@ -1,0 +1,145 @@
+"""Weights from strangers, and broken ones: the start says which file and why; never a result."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from spinexr.inference.bundle import DETECTION_FOLDER, ENSEMBLE_FOLDER, MANIFEST
+from tests import builders
+from tests.robustness.service import Client, Service
+
+DENSENET = f"{ENSEMBLE_FOLDER}/densenet121_balanced/model_best.pth"
+RESNET = f"{ENSEMBLE_FOLDER}/resnet50_optimized/model_best.pth"
+DETECTOR = f"{DETECTION_FOLDER}/yolo11/weights/best.pt"
+
+
+class Payload:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[object, tuple[str, str]]:
+        return (_write, (str(self.file), "ran"))
+
+
+def _write(file: str, text: str) -> None:
+    Path(file).write_text(text, encoding="utf-8")
+
+
+def missing(root: Path) -> None:
+    (root / DENSENET).unlink()
+
+
+def truncated(root: Path) -> None:
+    data = (root / DENSENET).read_bytes()
+    (root / DENSENET).write_bytes(data[: len(data) // 2])
+
+
+def empty(root: Path) -> None:
+    (root / DENSENET).write_bytes(b"")
+
+
+def other_shapes(root: Path) -> None:
+    state = torch.load(root / DENSENET, weights_only=True)
+    state["classifier.weight"] = torch.zeros(2, 1024)
+    torch.save(state, root / DENSENET)
+
+
+def not_numbers(root: Path) -> None:
+    state = torch.load(root / DENSENET, weights_only=True)
+    state["classifier.bias"] = torch.full((1,), float("nan"))
+    torch.save(state, root / DENSENET)
+
+
+def payload(root: Path) -> None:
+    torch.save({"model_state_dict": Payload(root / "ran")}, root / DENSENET)
+
+
+def bare_payload(root: Path) -> None:
+    (root / DENSENET).write_bytes(pickle.dumps(Payload(root / "ran")))
+
+
+def payload_in_the_detector(root: Path) -> None:
+    torch.save({"model": Payload(root / "ran")}, root / DETECTOR)
+
+
+def swapped(root: Path) -> None:
+    other = (root / DENSENET).read_bytes()
+    shutil.copyfile(root / RESNET, root / DENSENET)
+    (root / RESNET).write_bytes(other)
+
+
+CASES: dict[str, tuple[Callable[[Path], None], str]] = {
+    "missing": (missing, DENSENET),
+    "truncated": (truncated, DENSENET),
+    "empty": (empty, DENSENET),
+    "other shapes": (other_shapes, DENSENET),
+    "not numbers": (not_numbers, DENSENET),
+    "payload": (payload, DENSENET),
+    "bare payload": (bare_payload, DENSENET),
+    "payload in the detector": (payload_in_the_detector, DETECTOR),
+    "swapped members": (swapped, DENSENET),
+}
+
+
+@pytest.mark.parametrize("hashes", [True, False], ids=["with hashes", "without hashes"])
+@pytest.mark.parametrize("case", CASES)
+def test_a_broken_bundle_is_named_and_never_answers(
+    small_weights: Path, tmp_path: Path, case: str, hashes: bool
+) -> None:
+    damage, file = CASES[case]
+    root = tmp_path / "weights"
+    shutil.copytree(small_weights, root)
+    damage(root)
+    if not hashes:  # what a stranger's manifest would say: nothing, or what fits
+        forget_hashes(root)
+    engines = tmp_path / "engines"
+    with contextlib.closing(Unready(root, tmp_path, engines)) as service:
+        client = Client(service.port)
+        health = client.get("/health")
+        assert health.status == 503
+        problems = health.document["problems"]
+        assert file in {p["file"] for p in problems}, problems
+        assert all(p["message"] for p in problems)
+        for path in ("/upload", "/samples/lumbar-normal"):
+            answer = client.post(builders.dicom(), path=path)
+            assert (answer.status, answer.code) == (503, "models_not_ready")
+        assert client.get("/readyz").status == 503
+        assert client.get("/livez").status == 200
+        client.close()
+    assert not (root / "ran").exists()
+
+
+def test_the_payload_of_this_test_would_run_the_unsafe_way(tmp_path: Path) -> None:
+    pickle.loads(pickle.dumps(Payload(tmp_path / "ran")))  # noqa: S301
+    assert (tmp_path / "ran").exists()
+
+
+def forget_hashes(root: Path) -> None:
+    for folder in (ENSEMBLE_FOLDER, DETECTION_FOLDER):
+        manifest = root / folder / MANIFEST
+        about = json.loads(manifest.read_text(encoding="utf-8"))
+        for part in (about, *about.get("members", ())):
+            part.pop("sha256", None)
+        manifest.write_text(json.dumps(about), encoding="utf-8")
+
+
+class Unready(Service):
+    """A server that says that its models are not ready."""
+
+    ready_line = "models not ready"
+
+    def __init__(self, weights: Path, folder: Path, engines: Path) -> None:
+        super().__init__(weights, folder, SPINEXR_ENGINES=str(engines))
+
+    def close(self) -> None:
+        self.kill()
