@@ -5,11 +5,12 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint format format-check install install-dev clean
+.PHONY: help run test soak check lint format format-check install install-dev clean
 
 help:
 	@echo "make run      set up .venv and serve on http://localhost:5000"
 	@echo "make test     set up .venv and run the tests, those of the page where Chromium is"
+	@echo "make soak     the long forms of the robustness tests (hours)"
 	@echo "make check    format check, ruff, mypy, import-linter and tests"
 	@echo "make format   rewrite the sources in the project's format"
 	@echo "make clean    remove .venv and caches"
@@ -19,6 +20,11 @@ run: install
 
 test: install $(if $(shell command -v chromium),$(VENV)/.installed-browser)
 	$(BIN)/python -m pytest
+
+# The long forms of tests/robustness, in the background; figures go to runs/reliability.jsonl.
+soak: install-dev
+	mkdir -p runs
+	TEST_SCALE=long TEST_FIGURES=runs/reliability.jsonl $(BIN)/python -m pytest tests/robustness
 
 check: format-check lint
 	$(BIN)/python -m pytest

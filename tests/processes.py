@@ -17,14 +17,16 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 _LONGEST_START_S = 120
-# Compiled networks of the whole test run, apart from those of the working copy.
-_ENGINES = tempfile.TemporaryDirectory(prefix="spinexr-engines-")
+# Compiled networks of the whole test run, apart from those of the working copy. TEST_ENGINES names
+# a folder that keeps them from one run to the next.
+_TEMPORARY = tempfile.TemporaryDirectory(prefix="spinexr-engines-")
+_ENGINES = os.environ.get("TEST_ENGINES", _TEMPORARY.name)
 
 
 def environment(**changes: str) -> dict[str, str]:
     """This process's environment without its settings of SpineXR, and with `changes`."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("SPINEXR_") and k != "PORT"}
-    return kept | {"SPINEXR_ENGINES": _ENGINES.name} | changes
+    return kept | {"SPINEXR_ENGINES": _ENGINES} | changes
 
 
 def free_port() -> int:

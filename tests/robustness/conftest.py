@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,10 +23,16 @@ def pytest_ignore_collect() -> bool | None:
 
 @pytest.fixture(scope="session")
 def small_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained bundle whose networks see 64 pixels, and that calls images abnormal."""
+    """An untrained bundle whose networks see 64 pixels, and that calls images abnormal.
+
+    TEST_SMALL_WEIGHTS names a folder that keeps it from one run to the next.
+    """
     from spinexr.training.untrained import write_untrained_bundle
 
-    root = tmp_path_factory.mktemp("small") / "weights"
+    kept = os.environ.get("TEST_SMALL_WEIGHTS")
+    root = Path(kept) if kept else tmp_path_factory.mktemp("small") / "weights"
+    if root.exists():
+        return root
     write_untrained_bundle(root, size=SIDE, abnormal=True, boxes=20)
     manifest = root / DETECTION_FOLDER / MANIFEST
     about = json.loads(manifest.read_text(encoding="utf-8"))

@@ -207,7 +207,7 @@ def test_a_head_that_does_not_end_is_not_waited_for(small_weights: Path, tmp_pat
 @pytest.fixture
 def proxied(small_weights: Path, tmp_path: Path) -> Iterator[tuple[Service, int]]:
     """A service behind nginx with deploy/nginx.conf, and the proxy's port."""
-    program = shutil.which("nginx")
+    program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
     if program is None:
         pytest.skip("nginx is not installed")
     port = free_port()

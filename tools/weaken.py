@@ -1,0 +1,191 @@
+"""A check of the checks: weaken the server on purpose, and see that the tests of robustness notice.
+
+    python -m tools.weaken [NAME ...]
+
+Each weakening is one edit of a copy of the working tree, and the test that must fail on it. It
+takes minutes, so it is run when those tests or what they test change, not with every test run.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+_LEFT_OUT = (".git", ".venv", "runs", "data", "engines", "*cache*", "__pycache__")
+
+
+@dataclass(frozen=True, slots=True)
+class Weakening:
+    """`old` becomes `new` in `file`; then `test` must fail."""
+
+    test: str
+    file: str
+    old: str
+    new: str
+
+
+WEAKENINGS: dict[str, Weakening] = {
+    "files are read in the server itself": Weakening(
+        "test_kills.py -k crashes",
+        "spinexr/web/application.py",
+        "read=read or sandbox.read,",
+        "read=read or __import__('spinexr.imaging.reader', fromlist=['read']).read,",
+    ),
+    "an unexpected error of the reader is not a refusal": Weakening(
+        "test_mutations.py -k implicit",
+        "spinexr/imaging/dicom.py",
+        "except Exception",
+        "except ZeroDivisionError",
+    ),
+    "a codestream's own size is not looked at": Weakening(
+        "test_bombs.py -k claims",
+        "spinexr/imaging/codecs.py",
+        "> max_pixels",
+        "> max_pixels * 10**9",
+    ),
+    "bodies have no limit": Weakening(
+        "test_bombs.py -k 1_gb",
+        "spinexr/web/application.py",
+        "MAX_CONTENT_LENGTH=settings.max_upload_bytes + _MULTIPART_OVERHEAD_BYTES,",
+        "MAX_CONTENT_LENGTH=None,",
+    ),
+    "forms have no limit of parts": Weakening(
+        "test_bombs.py -k 10_000_parts",
+        "spinexr/web/application.py",
+        "MAX_FORM_PARTS=_MAX_FORM_PARTS,",
+        "MAX_FORM_PARTS=None,",
+    ),
+    "a head may have as many fields as it likes": Weakening(
+        "test_bombs.py -k 100_000_headers",
+        "gunicorn.conf.py",
+        "preload_app = False",
+        "preload_app = False\nlimit_request_fields = 0\n"
+        "__import__('gunicorn.http.message', fromlist=['x']).MAX_HEADERS = 10**9",
+    ),
+    "a lost reader is said to be a fault": Weakening(
+        "test_kills.py -k killed_decoder",
+        "spinexr/imaging/sandbox.py",
+        "except ProcessExpired as e:\n            self._lost",
+        "except ZeroDivisionError as e:\n            self._lost",
+    ),
+    "spool files have names and stay until the next start": Weakening(
+        "test_load.py -k go_away",
+        "spinexr/web/requests.py",
+        "tempfile.TemporaryFile(dir=uploads",
+        "tempfile.NamedTemporaryFile(delete=False, dir=uploads",
+    ),
+    "an answer is somebody else's": Weakening(
+        "test_load.py -k full",
+        "spinexr/web/analysing.py",
+        "    return analysis\n",
+        "    globals().setdefault('_kept', []).append(analysis)\n"
+        "    return globals()['_kept'][-2:][0]\n",
+    ),
+    "each image is kept": Weakening(
+        "test_load.py -k grows",
+        "spinexr/web/analysing.py",
+        "    return analysis\n",
+        "    globals().setdefault('_kept', []).append(analysis.radiograph.stored.repeat(30))\n"
+        "    return analysis\n",
+    ),
+    "uploads have no clock": Weakening(
+        "test_load.py -k slow_upload",
+        "gunicorn.conf.py",
+        "worker_class = Worker",
+        'worker_class = "gthread"',
+    ),
+    "heads have no clock": Weakening(
+        "test_load.py -k head_that_does_not_end",
+        "gunicorn.conf.py",
+        "worker_class = Worker",
+        'worker_class = "gthread"',
+    ),
+    "the proxy hands on what has not arrived": Weakening(
+        "test_load.py -k 300_slow",
+        "deploy/nginx.conf",
+        "proxy_request_buffering on",
+        "proxy_request_buffering off",
+    ),
+    "an end does not wait": Weakening(
+        "test_load.py -k end_in_the_middle",
+        "gunicorn.conf.py",
+        "graceful_timeout = _settings.graceful_timeout_s",
+        "graceful_timeout = 0",
+    ),
+    "what cannot be kept is a fault": Weakening(
+        "test_storage.py",
+        "spinexr/web/requests.py",
+        "except OSError as e:\n                raise _unkept(e) from e",
+        "except ZeroDivisionError as e:\n                raise _unkept(e) from e",
+    ),
+    "checkpoints are unpickled as they come": Weakening(
+        "test_weights.py",
+        "spinexr/inference/engines/torch_checkpoints.py",
+        "weights_only=True",
+        "weights_only=False",
+    ),
+    "the log names files": Weakening(
+        "test_canaries.py",
+        "spinexr/web/upload.py",
+        "    file = files[0]\n",
+        '    file = files[0]\n    __import__("logging").getLogger("spinexr").info(file.filename)\n',
+    ),
+    "what a file holds is no text": Weakening(
+        "../browser/test_scripts.py",
+        "spinexr/web/application.py",
+        "    models.start()\n",
+        "    models.start()\n    app.jinja_env.autoescape = False\n",
+    ),
+    "an error has another shape than its document says": Weakening(
+        "test_openapi.py",
+        "spinexr/web/errors.py",
+        '            "code": code,\n',
+        "",
+    ),
+    "an odd header is a fault": Weakening(
+        "test_headers.py",
+        "spinexr/imaging/header.py",
+        "    except (TypeError, ValueError):\n        return None\n",
+        "    except ZeroDivisionError:\n        return None\n",
+    ),
+}
+
+
+def main(names: list[str]) -> int:
+    """Run them all, or those that are named; exit status 1 when a test did not notice."""
+    chosen = {n: WEAKENINGS[n] for n in names or WEAKENINGS}
+    unnoticed = [name for name, weakening in chosen.items() if not noticed(name, weakening)]
+    print(f"{len(chosen) - len(unnoticed)} of {len(chosen)} noticed", flush=True)
+    return 1 if unnoticed else 0
+
+
+def noticed(name: str, weakening: Weakening) -> bool:
+    """Whether the test fails on the weakened tree."""
+    with tempfile.TemporaryDirectory(prefix="spinexr-weakened-") as folder:
+        tree = Path(folder) / "tree"
+        shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(*_LEFT_OUT))
+        file = tree / weakening.file
+        text = file.read_text(encoding="utf-8")
+        if weakening.old not in text:
+            raise LookupError(f"{name}: {weakening.file} has no {weakening.old!r}")
+        file.write_text(text.replace(weakening.old, weakening.new), encoding="utf-8")
+        path, *options = weakening.test.split(" ")
+        done = subprocess.run(  # noqa: S603  (our own words)
+            [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider",
+             f"tests/robustness/{path}", *options],
+            cwd=tree, env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}, text=True,
+            capture_output=True, check=False,
+        )  # fmt: skip
+    last = done.stdout.strip().splitlines()[-1:] or ["nothing"]
+    print(f"{'noticed  ' if done.returncode == 1 else 'UNNOTICED'} {name}: {last[0]}", flush=True)
+    return done.returncode == 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
