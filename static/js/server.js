@@ -28,6 +28,11 @@ function post(action, form, accept, responseType, onProgress = () => {}) {
     const request = new XMLHttpRequest();
     request.open("POST", action);
     request.setRequestHeader("Accept", accept);
+    // On a page of somebody who logged in; the header of the page always has it.
+    const token = document.querySelector("[name='csrf_token']")?.value;
+    if (token) {
+      request.setRequestHeader("X-CSRFToken", token);
+    }
     request.responseType = responseType;
     request.upload.addEventListener("progress", ({ loaded, total }) => onProgress(loaded / total));
     request.addEventListener("load", () =>

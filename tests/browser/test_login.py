@@ -1,0 +1,44 @@
+"""The page of a server that asks for tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from axe_playwright_python.sync_playwright import Axe
+from flask import Flask
+from playwright.sync_api import Browser
+
+from spinexr import tokens
+from tests.browser import acts
+from tests.browser.conftest import served
+
+
+def test_somebody_logs_in_reads_changes_the_window_and_logs_out(
+    browser: Browser, make_app: Callable[..., Flask], tmp_path: Path
+) -> None:
+    token = tokens.new()
+    file = tmp_path / "tokens"
+    file.write_text(tokens.line("ann", token), encoding="utf-8")
+    with served(make_app(tokens_file=file)) as address, browser.new_context() as context:
+        page = context.new_page()
+        page.goto(address)
+        assert page.url == f"{address}/login"
+        assert Axe().run(page).violations_count == 0
+        page.fill("#token", "wrong")
+        page.click("main button")
+        assert "not a token" in page.locator("[role='alert']").inner_text()
+        page.fill("#token", token)
+        page.click("main button")
+        acts.upload(page)
+        page.click("[data-action='invert']")  # asks for the stored values
+        page.wait_for_selector("canvas.plain:not([hidden])")
+        page.click("[data-action='again']")
+        page.wait_for_selector("#upload")
+        page.click("form[data-sample] button >> nth=0")
+        page.wait_for_selector(".result, .notice-bad h1")
+        assert page.locator(".result").count() == 1
+        page.click("header form button")
+        assert page.url == f"{address}/login"
+        page.goto(address)
+        assert page.url == f"{address}/login"
