@@ -25,6 +25,7 @@ from markupsafe import Markup
 
 from spinexr.errors import AccessError, FormExpiredError
 from spinexr.tokens import Tokens
+from spinexr.web.errors import wants_page
 from spinexr.web.state import state
 
 blueprint = Blueprint("access", __name__)
@@ -67,7 +68,7 @@ def register(app: Flask, tokens: Tokens | None) -> None:
             if request.method not in ("GET", "HEAD", "OPTIONS"):
                 _check_form()
             return None
-        if request.method == "GET" and request.accept_mimetypes.best == "text/html":
+        if request.method == "GET" and wants_page():
             return _see(url_for("access.login"))
         raise AccessError(
             "Send an access token as “Authorization: Bearer …”, or log in on the page."

@@ -133,7 +133,7 @@ def _answer(
     status: HTTPStatus, code: str, title: str, detail: str, problems: list[dict[str, str | None]]
 ) -> Response:
     note_error(code)
-    if _wants_page():
+    if wants_page():
         page = render_template(
             "error.html", status=status.value, code=code, title=title, detail=detail,
             problems=problems,
@@ -156,7 +156,7 @@ def _answer(
     return response
 
 
-def _wants_page() -> bool:
+def wants_page() -> bool:
     """Browsers name text/html; `*/*` alone is a program."""
     accept = request.accept_mimetypes
     page = max((q for value, q in accept if value in ("text/html", "text/*")), default=0.0)

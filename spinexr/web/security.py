@@ -21,7 +21,7 @@ _HEADERS = {
     ),
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",  # with none, browsers hide the origin of our own forms
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
@@ -96,9 +96,12 @@ def _check_origin(allowed: tuple[str, ...]) -> None:
     origin = request.headers.get("Origin")
     if origin in allowed:
         return
-    site = request.headers.get("Sec-Fetch-Site", "none")
-    elsewhere = origin is not None and urlsplit(origin).netloc.lower() != request.host.lower()
-    if elsewhere or site not in ("same-origin", "none"):
+    site = request.headers.get("Sec-Fetch-Site")
+    if site is not None:
+        here = site in ("same-origin", "none")
+    else:
+        here = origin is None or urlsplit(origin).netloc.lower() == request.host.lower()
+    if not here:
         raise CrossSiteError(
             "A page of another site sent this. Open SpineXR itself, or have its operator allow "
             "that site with SPINEXR_CORS_ORIGINS."

@@ -67,6 +67,7 @@ def test_a_form_of_another_site_is_refused(client: FlaskClient, headers: dict[st
         {"Origin": "https://localhost"},  # TLS ended in front
         {"Origin": "http://localhost", "Sec-Fetch-Site": "same-origin"},
         {"Sec-Fetch-Site": "none"},
+        {"Sec-Fetch-Site": "same-origin", "Origin": "null"},  # where referrers are switched off
     ],
 )
 def test_programs_and_the_page_itself_are_not(client: FlaskClient, headers: dict[str, str]) -> None:
