@@ -67,7 +67,8 @@ def register(app: Flask) -> None:
     def discard(_error: BaseException | None) -> None:
         # Parsing may fail half-way, when no one but this holds the files that were begun.
         for stream in g.pop("spooled", ()):
-            stream.close()
+            with contextlib.suppress(OSError):  # on a full disk, what was not written yet
+                stream.close()
 
     @app.after_request
     def hear_out(response: Response) -> Response:

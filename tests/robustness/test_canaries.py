@@ -38,7 +38,6 @@ def damaged(data: bytes) -> list[bytes]:
         data[:2000],
         data.replace(b"MONOCHROME2", b"MONOKROM^^2"),
         data.replace(b"DX", b"MR"),
-        data.replace(b"SPINE", CANARY.encode()[:5]),
         CANARY.encode() * 100,
     ]
 
