@@ -78,7 +78,7 @@ def write_ensemble_manifest(
         "file": FAMILIARITY, "sha256": sha256_of(familiarity_file(root)),
     }  # fmt: skip
     manifest.update(copy.deepcopy(dict(about)))
-    _write(root / ENSEMBLE_FOLDER / MANIFEST, manifest)
+    write_json(root / ENSEMBLE_FOLDER / MANIFEST, manifest)
 
 
 def write_detection_manifest(
@@ -93,7 +93,7 @@ def write_detection_manifest(
         preprocessing={"size": size, "intensity": intensity},
     )
     manifest.update(copy.deepcopy(dict(about)))
-    _write(root / DETECTION_FOLDER / MANIFEST, manifest)
+    write_json(root / DETECTION_FOLDER / MANIFEST, manifest)
 
 
 def about(
@@ -129,7 +129,8 @@ def about(
     }
 
 
-def _write(file: Path, manifest: Mapping[str, Any]) -> None:
+def write_json(file: Path, manifest: Mapping[str, Any]) -> None:
+    """Write a manifest, so that either the old or the new one is there, whole."""
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_suffix(".part")
     text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
