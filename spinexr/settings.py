@@ -68,6 +68,13 @@ def _switch(text: str) -> bool:
     return text == "1"
 
 
+def _root_path(text: str) -> str:
+    """a path such as /spinexr, without a slash at its end"""
+    if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", text):
+        raise ValueError
+    return text
+
+
 def _rate(text: str) -> str:
     """a rate such as 600 per minute, or none"""
     if text.lower() == "none" or re.fullmatch(
@@ -191,6 +198,9 @@ class Settings:
     proxies: int = _setting(
         0, _integer(0, 10), "proxies in front whose X-Forwarded headers are believed"
     )
+    root_path: str = _setting(
+        "", _root_path, "path below which a proxy offers it, such as /spinexr"
+    )
     trusted_hosts: tuple[str, ...] = _setting(
         (), _hosts, "host names that requests may be for; any by default"
     )
@@ -275,7 +285,7 @@ class Settings:
                 default = "the project folder" if relative == "." else f"{relative}/"
             elif isinstance(default, tuple):
                 default = ", ".join(default) or "none"
-            elif default is None:
+            elif default in (None, ""):
                 default = "none"
             elif isinstance(default, bool):
                 default = int(default)

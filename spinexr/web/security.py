@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from flask import Flask, Response, request
@@ -13,6 +13,9 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from spinexr.errors import CrossSiteError, RateLimitError
 from spinexr.settings import Settings
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 _HEADERS = {
     "Content-Security-Policy": (
@@ -41,6 +44,9 @@ def register(app: Flask, settings: Settings) -> None:
             app.wsgi_app, x_for=n, x_proto=n, x_host=n, x_prefix=n
         )
 
+    if settings.root_path:
+        app.wsgi_app = _Below(settings.root_path, app.wsgi_app)  # type: ignore[method-assign]
+
     @app.before_request
     def refuse_other_sites() -> None:
         if request.method not in ("GET", "HEAD", "OPTIONS"):
@@ -62,6 +68,21 @@ def register(app: Flask, settings: Settings) -> None:
             response.headers["Access-Control-Expose-Headers"] = "Retry-After, X-Request-Id"
             response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
         return response
+
+
+class _Below:
+    """An application that is offered below a path, whether the proxy passes the path on or not."""
+
+    def __init__(self, path: str, application: WSGIApplication) -> None:
+        self._path = path
+        self._application = application
+
+    def __call__(self, environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+        asked = environ.get("PATH_INFO", "")
+        if asked == self._path or asked.startswith(f"{self._path}/"):
+            environ["PATH_INFO"] = asked.removeprefix(self._path) or "/"
+        environ["SCRIPT_NAME"] = self._path
+        return self._application(environ, start)
 
 
 def limit_rates(app: Flask, settings: Settings) -> None:

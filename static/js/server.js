@@ -15,7 +15,7 @@ export async function fetchPixels(file, options) {
   for (const [name, value] of options) {
     form.set(name, value); // /pixels asks what /upload asks, or passes it over
   }
-  const answer = await post("/pixels", form, "application/vnd.spinexr.pixels, application/problem+json", "arraybuffer");
+  const answer = await post(document.body.dataset.pixels, form, "application/vnd.spinexr.pixels, application/problem+json", "arraybuffer");
   if (answer.status !== 200) {
     const problem = JSON.parse(new TextDecoder().decode(answer.body));
     throw Object.assign(new Error(problem.code), { userMessage: problem.detail });

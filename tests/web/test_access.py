@@ -247,3 +247,21 @@ def test_the_command_refuses_a_name_that_would_be_two_words() -> None:
     refused = CliRunner().invoke(main, ["token", "a b"])
     assert refused.exit_code != 0
     assert "no name for a token" in refused.output
+
+
+@pytest.mark.parametrize("asked", ["/spine/xr/", "/"])  # passed on as asked, or cut by the proxy
+def test_below_a_path_every_address_of_the_page_leads_there(
+    make_app: Callable[..., Flask], asked: str
+) -> None:
+    client = make_app(root_path="/spine/xr").test_client()
+    page = client.get(asked).text
+    addresses = re.findall(r'(?:href|src|action|data-[a-z]+)="(/[^"]*)"', page)
+    assert len(addresses) > 5
+    assert all(a.startswith("/spine/xr/") for a in addresses), addresses
+    assert client.post("/spine/xr/samples/lumbar-normal", headers=JSON).status_code == 200
+
+
+def test_a_proxy_that_is_known_may_name_the_path(make_app: Callable[..., Flask]) -> None:
+    client = make_app(proxies=1).test_client()
+    page = client.get("/", headers={"X-Forwarded-Prefix": "/spine"}).text
+    assert 'action="/spine/upload"' in page
