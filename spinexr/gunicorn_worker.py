@@ -7,6 +7,7 @@ for all of it, and an answer has one to be taken.
 
 from __future__ import annotations
 
+import sys
 import time
 from types import FrameType
 from typing import Any
@@ -18,6 +19,7 @@ from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from spinexr import stopping
 from spinexr.errors import SlowUploadError
+from spinexr.faults import describe
 
 HEAD_TIMEOUT_S = 10.0  # request line and headers, 8 KB as a rule
 ANSWER_TIMEOUT_S = 60.0  # 6 MB, the largest answer, at 0.8 Mbit/s
@@ -77,10 +79,34 @@ class _TimedConnection(TConn):  # type: ignore[misc]  # gunicorn has no types
 gthread.TConn = _TimedConnection  # what the worker makes of every connection
 
 
+class _DiscreetLog:
+    """A worker's log without clients' words, which gunicorn quotes: addresses, first lines."""
+
+    def __init__(self, log: Any) -> None:
+        self._log = log
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+    def warning(self, _message: str, *_args: object) -> None:
+        """What gunicorn says of a request that it cannot parse."""
+        self._log.warning("a request was refused: %s", type(sys.exc_info()[1]).__name__)
+
+    def exception(self, _message: object, *_args: object) -> None:
+        """What gunicorn says of a fault."""
+        error = sys.exc_info()[1]
+        self._log.error("fault: %s", describe(error) if error else "unknown")
+
+
 class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     """`ThreadWorker` whose clients cannot be slower than the clocks above."""
 
     upload_timeout_s = 120.0  # gunicorn.conf.py sets the deployer's
+
+    def init_process(self) -> None:
+        """Serve until the end."""
+        self.log = _DiscreetLog(self.log)
+        super().init_process()
 
     def handle(self, conn: TConn) -> Any:
         """One request of a connection."""

@@ -20,6 +20,7 @@ from flask import (
     session,
     url_for,
 )
+from flask.sessions import SecureCookieSessionInterface
 from flask_wtf.csrf import CSRFError, CSRFProtect, generate_csrf
 from markupsafe import Markup
 
@@ -53,12 +54,13 @@ def register(app: Flask, tokens: Tokens | None) -> None:
         WTF_CSRF_TIME_LIMIT=None,  # as long as the session
         WTF_CSRF_SSL_STRICT=False,  # security.py looks at where requests come from
     )
+    app.session_interface = _Sessions()
     _csrf.init_app(app)
     app.register_blueprint(blueprint)
 
     @app.before_request
     def ask() -> Response | None:
-        if request.endpoint in _OPEN:
+        if request.endpoint in _OPEN or request.method == "OPTIONS":
             return None
         kind, _, given = request.headers.get("Authorization", "").partition(" ")
         if kind.lower() == "bearer" and tokens.owner(given.strip()):
@@ -73,6 +75,13 @@ def register(app: Flask, tokens: Tokens | None) -> None:
         raise AccessError(
             "Send an access token as “Authorization: Bearer …”, or log in on the page."
         )
+
+
+class _Sessions(SecureCookieSessionInterface):
+    """Cookies that travel over TLS only, where this request did."""
+
+    def get_cookie_secure(self, app: Flask) -> bool:
+        return request.is_secure
 
 
 @blueprint.get("/login")

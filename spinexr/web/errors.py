@@ -25,7 +25,8 @@ from spinexr.errors import (
     TooLargeError,
     UnanalysableError,
 )
-from spinexr.web.requests import describe_fault, note_error
+from spinexr.faults import describe
+from spinexr.web.requests import note_error
 from spinexr.web.state import state
 
 _log = structlog.stdlib.get_logger("spinexr.web")
@@ -118,7 +119,7 @@ def _http_error(error: HTTPException) -> Response:
 
 
 def _fault(error: Exception) -> Response:
-    _log.error("fault", request=g.get("request_id", "-"), fault=describe_fault(error))
+    _log.error("fault", request=g.get("request_id", "-"), fault=describe(error))
     return _answer(
         HTTPStatus.INTERNAL_SERVER_ERROR,
         "internal_error",

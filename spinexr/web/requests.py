@@ -8,7 +8,7 @@ import secrets
 import tempfile
 from pathlib import Path
 from time import perf_counter
-from typing import IO, Any
+from typing import IO
 
 import structlog
 from flask import Flask, Request, Response, g, request
@@ -133,14 +133,3 @@ def _discard_body(request: Request) -> None:
 def note_error(code: str) -> None:
     """Put the code of the error into the request's log line."""
     g.error_code = code
-
-
-def describe_fault(error: BaseException) -> str:
-    """Type and places of an unexpected error, without its message, which may quote a patient."""
-    places: list[Any] = []
-    trace = error.__traceback__
-    while trace is not None:
-        code = trace.tb_frame.f_code
-        places.append(f"{Path(code.co_filename).name}:{trace.tb_lineno} {code.co_name}")
-        trace = trace.tb_next
-    return f"{type(error).__name__} at " + " < ".join(reversed(places))

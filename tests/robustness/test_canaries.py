@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,20 @@ def leaks(service: Service, audit: Path) -> list[str]:
         if any(CANARY in word for word in process.cmdline()):
             found.append("command line")
     return found
+
+
+def test_requests_that_cannot_be_parsed_are_not_quoted(service: Service) -> None:
+    for text in (
+        f"GET /{CANARY} HTTP/9.9", f"{CANARY} / HTTP/1.1", f"GET /{CANARY}", CANARY,
+        f"GET / HTTP/1.1\r\n{CANARY}", f"GET / HTTP/1.1\r\n({CANARY}): 1",
+        f"POST /upload HTTP/1.1\r\nTransfer-Encoding: {CANARY}",
+        f"POST /upload HTTP/1.1\r\nContent-Length: {CANARY}",
+    ):  # fmt: skip
+        with socket.create_connection(("127.0.0.1", service.port), timeout=30) as connection:
+            connection.sendall(text.encode() + b"\r\n\r\n")
+            assert connection.recv(65536).startswith((b"HTTP/1.1 4", b"HTTP/1.1 501"))
+    service.wait_for_log("a request was refused")
+    assert CANARY not in service.log
 
 
 @pytest.mark.parametrize("keyword", header.PATIENT)

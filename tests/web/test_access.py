@@ -265,3 +265,28 @@ def test_a_proxy_that_is_known_may_name_the_path(make_app: Callable[..., Flask])
     client = make_app(proxies=1).test_client()
     page = client.get("/", headers={"X-Forwarded-Prefix": "/spine"}).text
     assert 'action="/spine/upload"' in page
+
+
+def test_over_tls_the_login_stays_there(
+    make_app: Callable[..., Flask], tmp_path: Path, token: str
+) -> None:
+    file = tmp_path / "tokens"
+    file.write_text(tokens.line("ann", token), encoding="utf-8")
+    client = make_app(tokens_file=file, proxies=1).test_client()
+    for scheme in ("http", "https"):
+        response = client.post(
+            "/login", data={"token": token}, headers={"X-Forwarded-Proto": scheme}
+        )
+        assert ("Secure" in response.headers["Set-Cookie"]) is (scheme == "https")
+
+
+def test_an_allowed_origin_may_ask_whether_it_may_send_a_token(
+    make_app: Callable[..., Flask], tmp_path: Path, token: str
+) -> None:
+    file = tmp_path / "tokens"
+    file.write_text(tokens.line("ann", token), encoding="utf-8")
+    client = make_app(tokens_file=file, cors_origins=("https://a.example",)).test_client()
+    headers = {"Origin": "https://a.example", "Access-Control-Request-Headers": "authorization"}
+    response = client.options("/upload", headers=headers)
+    assert response.status_code == 200
+    assert response.headers["Access-Control-Allow-Headers"] == "Authorization"
