@@ -105,7 +105,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def init_process(self) -> None:
         """Serve until the end."""
-        self.log = _DiscreetLog(self.log)
+        log: Any = self.log
+        self.log: Any = _DiscreetLog(log)
         super().init_process()
 
     def handle(self, conn: TConn) -> Any:

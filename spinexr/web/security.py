@@ -45,7 +45,9 @@ def register(app: Flask, settings: Settings) -> None:
         )
 
     if settings.root_path:
-        app.wsgi_app = _Below(settings.root_path, app.wsgi_app)  # type: ignore[method-assign]
+        app.wsgi_app = _Below(  # type: ignore[assignment, method-assign]
+            settings.root_path, app.wsgi_app
+        )
 
     @app.before_request
     def refuse_other_sites() -> None:
