@@ -149,7 +149,9 @@ class Unready(Service):
 
     def __init__(self, weights: Path, folder: Path, engine: str) -> None:
         # Checkpoints are read in the same way for both engines; torch compiles nothing.
-        super().__init__(weights, folder, SPINEXR_ENGINE=engine)
+        # Compiled networks of its own: with those of other tests no checkpoint would be missed.
+        engines = str(folder / "engines")
+        super().__init__(weights, folder, SPINEXR_ENGINE=engine, SPINEXR_ENGINES=engines)
 
     def close(self) -> None:
         self.kill()
