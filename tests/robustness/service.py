@@ -103,8 +103,12 @@ class Service(Server):
             "SPINEXR_RATE_LIMIT": "none",
         }
         super().__init__([sys.executable, "app.py"], self.port, **settings | env)
-        self.wait_for_log(self.ready_line)
-        self.worker = self._worker()
+        try:
+            self.wait_for_log(self.ready_line)
+            self.worker = self._worker()
+        except BaseException:  # nobody else holds it yet
+            self.kill()
+            raise
 
     def client(self) -> Client:
         return Client(self.port)
