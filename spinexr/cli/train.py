@@ -65,6 +65,12 @@ def _shared(command: _F) -> _F:
     return command
 
 
+_initial = click.option(
+    "--initial", type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Root of a bundle to start from instead of fetched weights or none.",
+)  # fmt: skip
+
+
 def _of_classifiers(command: _F) -> _F:
     for option in reversed(
         (
@@ -83,10 +89,6 @@ def _of_classifiers(command: _F) -> _F:
             click.option(
                 "--learning-rate", type=click.FloatRange(min=0, min_open=True), default=1.5e-3,
                 show_default=True,
-            ),
-            click.option(
-                "--initial", type=click.Path(exists=True, file_okay=False, path_type=Path),
-                help="Root of a bundle to start from instead of ImageNet weights.",
             ),
             click.option(
                 "--search", is_flag=True,
@@ -115,6 +117,16 @@ def _of_detector(prefix: str) -> Callable[[_F], _F]:
                     show_default=True, help="Longer side of the detector's inputs.",
                 ),
                 click.option(
+                    f"--{prefix}window", "detector_window", type=click.IntRange(0, 2048),
+                    default=0, show_default=True,
+                    help="Side of windows cut around findings, to train on instead of whole "
+                    "images; 0 for whole images.",
+                ),
+                click.option(
+                    f"--{prefix}learning-rate", "detector_learning_rate",
+                    type=click.FloatRange(min=0, min_open=True), default=1e-3, show_default=True,
+                ),
+                click.option(
                     f"--{prefix}batch", "detector_batch", type=click.IntRange(min=2), default=16,
                     show_default=True,
                 ),
@@ -133,6 +145,7 @@ def _of_detector(prefix: str) -> Callable[[_F], _F]:
     help="Train this one only; may be given more than once.",
 )  # fmt: skip
 @_of_classifiers
+@_initial
 def classifier(members: tuple[str, ...], **given: Any) -> None:
     """Train the classifiers of the ensemble."""
     _run(given, members=members or _ARCHITECTURES)
@@ -141,6 +154,7 @@ def classifier(members: tuple[str, ...], **given: Any) -> None:
 @train.command()
 @_shared
 @_of_detector("")
+@_initial
 def detector(**given: Any) -> None:
     """Train the YOLO11 lesion detector."""
     _run(given, detect=True)
@@ -149,6 +163,7 @@ def detector(**given: Any) -> None:
 @train.command("all")
 @_shared
 @_of_classifiers
+@_initial
 @_of_detector("detector-")
 def everything(**given: Any) -> None:
     """Train the classifiers, then the detector."""
@@ -197,7 +212,9 @@ def _run(given: dict[str, Any], *, members: tuple[str, ...] = (), detect: bool =
                     scale=given["scale"],
                     epochs=given["detector_epochs"],
                     size=given["detector_size"],
+                    window=given["detector_window"],
                     batch=given["detector_batch"],
+                    learning_rate=given["detector_learning_rate"],
                     **shared,
                 ),
             )

@@ -45,6 +45,25 @@ def window(
     return _exposed(cut, rng), _visible(boxes), bool((shows & (inside > 0)).any())
 
 
+def cut(
+    image: Grey, boxes: Boxes, side: int, focus: npt.NDArray[np.floating]
+) -> tuple[Grey, Boxes]:
+    """The (side, side) piece around `focus`, (x, y) as shares, and the boxes at least half in it.
+
+    A piece that would leave the image is moved inside; an image smaller than it is padded.
+    """
+    size = np.array(image.shape[::-1])
+    start = np.clip(np.round(focus * size - side / 2), 0, np.maximum(size - side, 0)).astype(int)
+    piece = np.zeros((side, side), np.uint8)
+    part = image[start[1] : start[1] + side, start[0] : start[0] + side]
+    piece[: part.shape[0], : part.shape[1]] = part
+    moved = boxes.copy()
+    moved[:, :4] = (boxes[:, :4] * np.tile(size, 2) - np.tile(start, 2)) / side
+    inside = moved.copy()
+    inside[:, :4] = moved[:, :4].clip(0, 1)
+    return piece, inside[_areas(inside) >= 0.5 * _areas(moved)]
+
+
 def resized(image: Grey, size: int) -> Grey:
     """The image as it is, at (size, size)."""
     result: Grey = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)

@@ -24,7 +24,15 @@ from spinexr.inference.engines.torch_checkpoints import CheckpointError, load_cl
 from spinexr.processors import available_threads
 from spinexr.training import calibration
 from spinexr.training.augment import augmented, resized, window
-from spinexr.training.examples import Boxes, Examples, Progress, TrainPart, prepare, silent
+from spinexr.training.examples import (
+    Boxes,
+    Examples,
+    Progress,
+    TrainPart,
+    middles,
+    prepare,
+    silent,
+)
 from spinexr.training.networks import Learner, location_loss
 from spinexr.training.runs import BEST, LAST, RunFolder, pick_device
 
@@ -372,7 +380,7 @@ def _batches(
     examples: Examples, options: ClassifierOptions, epoch: int, steps: int, rng: np.random.Generator
 ) -> Iterator[tuple[Tensor, Tensor, list[Boxes]]]:
     order = rng.permutation(len(examples))
-    places = np.concatenate([_middles(b) for b in examples.boxes])
+    places = np.concatenate([middles(b) for b in examples.boxes])
     for step in range(steps):
         images, abnormal, boxes = [], [], []
         for n in order[step * options.batch : (step + 1) * options.batch]:
@@ -396,15 +404,10 @@ def _focus(
     """Where to look: mostly at a finding, rare classes as often as others, or where others are."""
     chosen = places
     if len(boxes) and rng.random() < 0.8:
-        chosen = _middles(boxes[boxes[:, 4] == rng.choice(np.unique(boxes[:, 4]))])
+        chosen = middles(boxes[boxes[:, 4] == rng.choice(np.unique(boxes[:, 4]))])
     if not len(chosen):
         return np.full(2, 0.5, np.float32)
     result: npt.NDArray[np.float32] = chosen[rng.integers(len(chosen))]
-    return result
-
-
-def _middles(boxes: Boxes) -> npt.NDArray[np.float32]:
-    result: npt.NDArray[np.float32] = boxes[:, :4].reshape(-1, 2, 2).mean(1)
     return result
 
 

@@ -18,6 +18,7 @@ from spinexr.domain import TrainingData
 from spinexr.errors import ConfigurationError, TrainingError
 from spinexr.evaluation.classification import expected_calibration_error
 from spinexr.inference.bundle import (
+    DETECTION_FOLDER,
     ENSEMBLE_FOLDER,
     MANIFEST,
     STANDARD_ENSEMBLE,
@@ -78,7 +79,7 @@ def train_classifiers(
             initial=initial,
             resume=job.resume and folder.exists(),
             device=job.device,
-            commands=[*_earlier(job.initial, architecture), job.command],
+            commands=[*_earlier(job.initial, architecture, ENSEMBLE_FOLDER), job.command],
             cache=job.out / RUNS / "cache",
             report=job.report,
             progress=job.progress,
@@ -168,13 +169,16 @@ def train_detector(job: Job, options: DetectorOptions) -> None:
     """
     part = read_train_part(job.data, validation_share=options.validation_share, seed=options.seed)
     folder = job.run_folder(options.architecture)
+    initial = release.detector_file(job.initial) if job.initial else None
+    commands = [*_earlier(job.initial, options.architecture, DETECTION_FOLDER), job.command]
     trained = detector.train(
         part,
         folder,
-        options,
+        replace(options, initial_sha256=_sha256(initial) if initial else ""),
+        initial=initial,
         resume=job.resume and folder.exists(),
         device=job.device,
-        command=job.command,
+        commands=commands,
         data=job.out / RUNS / "detector-data",
         report=job.report,
         progress=job.progress,
@@ -186,9 +190,7 @@ def train_detector(job: Job, options: DetectorOptions) -> None:
         architecture=options.architecture,
         size=options.size,
         intensity=options.intensity,
-        about=_about(
-            job, part, options.seed, validation | {"epochs": trained.epochs}, [job.command]
-        ),
+        about=_about(job, part, options.seed, validation | {"epochs": trained.epochs}, commands),
     )
     job.report(f"{options.architecture}: validation {validation}.")
 
@@ -248,7 +250,7 @@ def _commands(job: Job) -> list[str]:
     return list(dict.fromkeys(made))
 
 
-def _earlier(initial: Path | None, architecture: str) -> list[str]:
+def _earlier(initial: Path | None, architecture: str, folder: str) -> list[str]:
     """The commands that made the checkpoint to start from: from its run, else from its manifest."""
     if initial is None:
         return []
@@ -257,7 +259,7 @@ def _earlier(initial: Path | None, architecture: str) -> list[str]:
     except (TrainingError, KeyError):
         pass
     try:
-        manifest = json.loads((initial / ENSEMBLE_FOLDER / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads((initial / folder / MANIFEST).read_text(encoding="utf-8"))
         return [str(c) for c in manifest["provenance"]["commands"]]
     except (OSError, ValueError, KeyError, TypeError):
         return ["unknown: the bundle started from does not say"]

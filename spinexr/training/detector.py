@@ -6,11 +6,13 @@ import contextlib
 import csv
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 
@@ -20,7 +22,16 @@ from spinexr.inference.bundle import Intensity
 from spinexr.inference.engines import torch_runtime
 from spinexr.inference.yolo import STRIDE
 from spinexr.processors import available_threads
-from spinexr.training.examples import Progress, TrainPart, each_grey, silent
+from spinexr.training.augment import Grey, cut
+from spinexr.training.examples import (
+    Boxes,
+    Progress,
+    TrainPart,
+    each_grey,
+    middles,
+    relative_boxes,
+    silent,
+)
 from spinexr.training.runs import RunFolder, pick_device, save_whole
 
 torch_runtime.prepare()
@@ -38,18 +49,36 @@ _LAST, _BEST = Path("weights/last.pt"), Path("weights/best.pt")
 
 @dataclass(frozen=True, slots=True)
 class DetectorOptions:
-    """What a run depends on besides data. `size` is the longer side of inputs in pixels."""
+    """What a run depends on besides data. `size` is the longer side of inputs in pixels.
+
+    With a `window`, the run sees squares of that side cut around findings out of images of `size`
+    instead of whole images: a way to begin where time is short, for a later run to start from.
+    """
 
     scale: str = "n"
     epochs: int = 60
     size: int = 640
+    window: int = 0  # side in pixels; 0 for whole images
     batch: int = 16
     learning_rate: float = 1e-3
     patience: int = 20
     validation_share: float = 0.1
     intensity: str = Intensity.STORED_MINMAX.value
     pretrained: bool = True  # COCO weights where they can be fetched
+    initial_sha256: str = ""  # of the checkpoint to start from instead; empty for none
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.window > self.size:
+            raise ConfigurationError(
+                f"Windows of {self.window} pixels cannot be cut from images of {self.size}: lower "
+                "--window."
+            )
+        if self.size % STRIDE or self.window % STRIDE:
+            raise ConfigurationError(
+                f"The detector's inputs must be a multiple of {STRIDE}, not {self.size} pixels "
+                f"with windows of {self.window}."
+            )
 
     @property
     def architecture(self) -> str:
@@ -70,9 +99,10 @@ def train(
     folder: RunFolder,
     options: DetectorOptions,
     *,
+    initial: Path | None = None,
     resume: bool = False,
     device: str = "auto",
-    command: str = "",
+    commands: Sequence[str] = (),
     data: Path,
     report: Callable[[str], None] = lambda _line: None,
     progress: Progress = silent,
@@ -80,27 +110,26 @@ def train(
     """Train, or go on after the last whole epoch.
 
     Args:
+        initial: a checkpoint of the same architecture to start from.
+        commands: this one, after those that made `initial`.
         data: folder for the images in ultralytics' format; made once, used again.
 
     Raises:
-        ConfigurationError: a size that is no multiple of 32.
+        ConfigurationError: `initial` does not hold the architecture.
         TrainingError: a run that does not fit, a full disk, a device that went away, a loss that
             stays no number.
     """
-    if options.size % STRIDE:
-        raise ConfigurationError(
-            f"The detector's input size must be a multiple of {STRIDE}, not {options.size}."
-        )
     where = pick_device(device)
     config = {
         "architecture": options.architecture,
         "data": part.fingerprint,
         "options": asdict(options),
-        "command": command,
+        "commands": list(commands),
         "versions": {"torch": torch.__version__},
         "device": where.type,
         "images": {"training": len(part.training), "validation": len(part.validation)},
     }
+    first = _given(initial, options) if initial is not None else None
     begun = False
     if resume:
         folder.check(config)
@@ -108,7 +137,7 @@ def train(
     else:
         folder.start(config)
     description = write_dataset(part, data, options, progress=progress)
-    model = _begun(folder.path, options) if begun else _fresh(options)
+    model = _begun(folder.path, options) if begun else first or _fresh(options)
     if model is None:
         report(f"{options.architecture}: the run is finished.")
         return _finished(folder.path, part)
@@ -151,6 +180,23 @@ def train(
     return _finished(folder.path, part)
 
 
+def _given(checkpoint: Path, options: DetectorOptions) -> Any:
+    try:
+        found = YOLO(str(checkpoint))
+    # ultralytics raises TypeError, RuntimeError, AttributeError, … by kind of damage.
+    except Exception as e:
+        raise ConfigurationError(
+            f"Training cannot start from {checkpoint}: it cannot be read ({type(e).__name__})."
+        ) from e
+    if _scale(found) != options.scale:
+        raise ConfigurationError(
+            f"Training cannot start from {checkpoint}: it holds yolo11{_scale(found)}, not "
+            f"{options.architecture}."
+        )
+    model: Any = YOLO(f"{options.architecture}.yaml")
+    return model.load(str(checkpoint))
+
+
 def _fresh(options: DetectorOptions) -> Any:
     model: Any = YOLO(f"{options.architecture}.yaml")
     if options.pretrained:
@@ -168,16 +214,19 @@ def _begun(folder: Path, options: DetectorOptions) -> Any:
             return None
         whole = last
     model = _load(whole)
-    scale = str((getattr(model.model, "yaml", None) or {}).get("scale"))
-    if scale != options.scale:
+    if _scale(model) != options.scale:
         raise TrainingError(
-            f"{whole} holds a checkpoint of yolo11{scale}, not of {options.architecture}: it "
-            "belongs to another run."
+            f"{whole} holds a checkpoint of yolo11{_scale(model)}, not of "
+            f"{options.architecture}: it belongs to another run."
         )
     if model.ckpt["epoch"] + 1 >= options.epochs:  # killed between the last epoch and the end
         strip_optimizer(folder / _BEST)
         return None
     return model
+
+
+def _scale(model: Any) -> str:
+    return str((getattr(model.model, "yaml", None) or {}).get("scale"))
 
 
 def _load(checkpoint: Path) -> Any:
@@ -215,7 +264,9 @@ def write_dataset(
     """
     side = round(options.size * _ROOM)
     description = folder / "data.yaml"
-    made = {"data": part.fingerprint, "side": side, "intensity": options.intensity,
+    window = round(options.window * _ROOM)
+    made = {"data": part.fingerprint, "side": side, "window": window,
+            "intensity": options.intensity,
             "share": options.validation_share, "seed": options.seed}  # fmt: skip
     stamp = folder / "made.json"
     if stamp.exists() and json.loads(stamp.read_text(encoding="utf-8")) == made:
@@ -223,7 +274,8 @@ def write_dataset(
         return description
     shutil.rmtree(folder, ignore_errors=True)
     for name, images in (("train", part.training), ("val", part.validation)):
-        _write_side(folder, name, images, side, Intensity(options.intensity), progress)
+        greys = each_grey(images, size=side, intensity=Intensity(options.intensity))
+        _write_side(folder, name, images, greys, progress, window=window, seed=options.seed)
     _describe(description)
     stamp.write_text(json.dumps(made), encoding="utf-8")
     return description
@@ -239,26 +291,44 @@ def _describe(description: Path) -> None:
 
 
 def _write_side(
-    folder: Path, name: str, images: Sequence[LabelledImage], side: int, intensity: Intensity,
-    progress: Progress,
+    folder: Path, name: str, images: Sequence[LabelledImage],
+    greys: Iterable[tuple[Grey, tuple[int, int]]], progress: Progress, *, window: int, seed: int,
 ) -> None:  # fmt: skip
     pictures, labels = folder / "images" / name, folder / "labels" / name
     pictures.mkdir(parents=True)
     labels.mkdir(parents=True)
-    greys = each_grey(images, size=side, intensity=intensity)
-    for n, (image, (grey, (rows, columns))) in enumerate(zip(images, greys, strict=True)):
-        Image.fromarray(grey).save(pictures / f"{image.image_id}.png", compress_level=1)
-        lines = []
-        for x in image.lesions:
-            b = x.box
-            values = (
-                (b.x1 + b.x2) / 2 / columns, (b.y1 + b.y2) / 2 / rows,
-                (b.x2 - b.x1) / columns, (b.y2 - b.y1) / rows,
-            )  # fmt: skip
-            shown = " ".join(f"{min(max(v, 0.0), 1.0):.6f}" for v in values)
-            lines.append(f"{CLASSES.index(x.label)} {shown}\n")
-        (labels / f"{image.image_id}.txt").write_text("".join(lines), encoding="ascii")
+    rng = np.random.default_rng([seed, *name.encode()])
+    others = [np.full((1, 2), 0.5, np.float32)]  # where images so far have findings
+    for n, (image, (grey, shape)) in enumerate(zip(images, greys, strict=True)):
+        found = relative_boxes(image, *shape)
+        shown = [(grey, found)]
+        if window:
+            foci = _foci(found, np.concatenate(others), rng)
+            shown = [cut(grey, found, window, focus) for focus in foci]
+            others.append(middles(found))
+        for k, (pixels, boxes) in enumerate(shown):
+            stem = f"{image.image_id}-{k}" if window else image.image_id
+            Image.fromarray(pixels).save(pictures / f"{stem}.png", compress_level=1)
+            (labels / f"{stem}.txt").write_text(_lines(boxes), encoding="ascii")
         progress(f"Writing images for the detector ({name})", n + 1, len(images))
+
+
+def _foci(
+    boxes: Boxes, others: npt.NDArray[np.float32], rng: np.random.Generator
+) -> npt.NDArray[np.float32]:
+    """Where to cut windows: at one finding of each class, or where other images have one."""
+    if not len(boxes):
+        return others[[rng.integers(len(others))]]
+    chosen = [rng.choice(np.flatnonzero(boxes[:, 4] == c)) for c in np.unique(boxes[:, 4])]
+    return middles(boxes[chosen])
+
+
+def _lines(boxes: Boxes) -> str:
+    """Class, middle and size of each box as shares of the image, as ultralytics reads them."""
+    shown = boxes[:, :4].clip(0, 1)
+    middle, size = (shown[:, :2] + shown[:, 2:]) / 2, shown[:, 2:] - shown[:, :2]
+    rows = zip(boxes[:, 4].astype(int), np.concatenate([middle, size], 1), strict=True)
+    return "".join(f"{label} {' '.join(f'{v:.6f}' for v in row)}\n" for label, row in rows)
 
 
 def _arguments(
@@ -270,7 +340,7 @@ def _arguments(
         "name": folder.name,
         "exist_ok": True,
         "epochs": options.epochs,
-        "imgsz": options.size,
+        "imgsz": options.window or options.size,
         "batch": options.batch,
         "nbs": options.batch,  # a step for every batch, not one for every 64 images
         "warmup_epochs": min(3.0, _WARM_UP * options.epochs),

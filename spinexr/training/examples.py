@@ -111,7 +111,7 @@ def prepare(
         pixels=np.load(pixels, mmap_mode="r"),
         abnormal=np.array([i.abnormal for i in images]),
         boxes=tuple(
-            _relative_boxes(i, rows, columns)
+            relative_boxes(i, rows, columns)
             for i, (rows, columns) in zip(images, np.load(shapes), strict=True)
         ),
     )
@@ -190,7 +190,14 @@ def _reserve(file: int, size: int) -> None:
         os.posix_fallocate(file, 0, size)
 
 
-def _relative_boxes(image: LabelledImage, rows: int, columns: int) -> Boxes:
+def middles(boxes: Boxes) -> npt.NDArray[np.float32]:
+    """(N, 2): x and y as shares of width and height."""
+    result: npt.NDArray[np.float32] = boxes[:, :4].reshape(-1, 2, 2).mean(1)
+    return result
+
+
+def relative_boxes(image: LabelledImage, rows: int, columns: int) -> Boxes:
+    """The findings of an image stored with `rows` and `columns`."""
     found = [
         (x.box.x1 / columns, x.box.y1 / rows, x.box.x2 / columns, x.box.y2 / rows,
          CLASSES.index(x.label))

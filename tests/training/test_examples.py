@@ -16,7 +16,7 @@ from spinexr.imaging import reader
 from spinexr.inference.bundle import STANDARD_ENSEMBLE, Intensity
 from spinexr.inference.transforms import stored_minmax
 from spinexr.training import examples
-from spinexr.training.augment import augmented, resized, window
+from spinexr.training.augment import augmented, cut, resized, window
 from spinexr.training.networks import cells_with_boxes
 
 
@@ -250,3 +250,30 @@ def test_cells_with_boxes_are_those_that_a_box_covers() -> None:
     assert target[1, 3, 3, 3] == 1
     assert target[1].sum() == 1
     assert target[2].sum() == 0
+
+
+def test_a_piece_cut_from_an_image_holds_its_focus_and_the_boxes_half_in_it() -> None:
+    image = np.zeros((100, 60), np.uint8)
+    image[80, 50] = 255
+    boxes = np.array(
+        [[45 / 60, 0.75, 55 / 60, 0.85, 2], [0, 0, 0.2, 0.1, 1], [0, 0.75, 44 / 60, 0.85, 3]],
+        np.float32,
+    )
+    piece, found = cut(image, boxes, 40, np.array([50 / 60, 0.8]))
+    assert piece.shape == (40, 40)
+    y, x = (int(n[0]) for n in np.nonzero(piece))
+    assert (x, y) == (30, 20)  # moved inside: columns 20 to 59, rows 60 to 99
+    np.testing.assert_allclose(
+        found, [[25 / 40, 15 / 40, 35 / 40, 25 / 40, 2], [0, 15 / 40, 24 / 40, 25 / 40, 3]],
+        atol=1e-6,
+    )  # fmt: skip
+
+
+def test_an_image_smaller_than_the_piece_is_padded() -> None:
+    piece, found = cut(
+        np.full((30, 20), 9, np.uint8), np.array([[0, 0, 1, 1, 0]], np.float32), 40, np.ones(2)
+    )
+    assert piece[:30, :20].min() == 9
+    assert not piece[30:].any()
+    assert not piece[:, 20:].any()
+    np.testing.assert_allclose(found, [[0, 0, 0.5, 0.75, 0]])

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from spinexr.datasets import phantoms
 from spinexr.domain import TrainingData
 from spinexr.errors import ConfigurationError, TrainingError
-from spinexr.inference.bundle import Intensity, load_bundle
+from spinexr.inference.bundle import ENSEMBLE_FOLDER, Intensity, load_bundle
 from spinexr.inference.engines import EngineOptions
 from spinexr.inference.loading import load_predictor
 from spinexr.training import classifier, commands, detector, examples
@@ -206,9 +207,10 @@ def test_what_made_the_checkpoint_to_start_from_is_remembered(
     made = tmp_path / "runs" / SMALL
     train(f"runs/{SMALL}", commands=["spinexr train first"])
     assert made.exists()
-    assert commands._earlier(tmp_path, SMALL) == ["spinexr train first"]
-    assert commands._earlier(None, SMALL) == []
-    assert commands._earlier(tmp_path / "elsewhere", SMALL)[0].startswith("unknown")
+    assert commands._earlier(tmp_path, SMALL, ENSEMBLE_FOLDER) == ["spinexr train first"]
+    assert commands._earlier(None, SMALL, ENSEMBLE_FOLDER) == []
+    nothing = commands._earlier(tmp_path / "elsewhere", SMALL, ENSEMBLE_FOLDER)
+    assert nothing[0].startswith("unknown")
 
 
 def test_another_architecture_is_not_resumed(train: Callable[..., Any]) -> None:
@@ -357,13 +359,45 @@ def test_a_killed_detector_run_goes_on(data: Path, tmp_path: Path) -> None:
     assert manifest["provenance"]["validation"]["epochs"] == 4
 
 
-def test_a_size_that_the_detector_cannot_have_is_refused_before_training(
-    part: TrainPart, tmp_path: Path
+@pytest.mark.parametrize(
+    ("size", "window", "said"),
+    [(500, 0, "multiple of 32, not 500"), (512, 100, "windows of 100"), (64, 96, "lower --window")],
+)
+def test_sizes_that_the_detector_cannot_have_are_refused(size: int, window: int, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        detector.DetectorOptions(size=size, window=window)
+
+
+def test_a_detector_begins_on_windows_and_goes_on_with_whole_images(
+    data: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(ConfigurationError, match="multiple of 32, not 500"):
+    shared = ("--data", data, "--size", "64", "--batch", "8", "--epochs", "1", "--from-scratch")
+    windows = spinexr("train", "detector", *shared, "--out", tmp_path / "first", "--window", "32")
+    assert windows.returncode == 0, windows.stderr
+    pieces = list((tmp_path / "first/runs/detector-data/images/train").iterdir())
+    assert len(pieces) > 10
+    for piece in pieces:
+        with Image.open(piece) as picture:
+            assert picture.size == (38, 38)  # 32 and the room to zoom in
+    done = spinexr(
+        "train", "detector", *shared, "--out", tmp_path / "then", "--initial", tmp_path / "first"
+    )
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads((tmp_path / "then/detection output/manifest.json").read_text())
+    first, then = manifest["provenance"]["commands"]
+    assert "--window 32" in first
+    assert "--initial first" in then
+
+
+def test_a_detector_of_another_scale_is_no_start(
+    bundle: Path, part: TrainPart, tmp_path: Path
+) -> None:
+    checkpoint = bundle / "detection output/yolo11/weights/best.pt"
+    with pytest.raises(ConfigurationError, match="holds yolo11n, not yolo11s"):
         detector.train(
-            part, RunFolder(tmp_path / "run"), detector.DetectorOptions(size=500), data=tmp_path
-        )
+            part, RunFolder(tmp_path / "run"), detector.DetectorOptions(scale="s", size=64),
+            initial=checkpoint, data=tmp_path / "data",
+        )  # fmt: skip
     assert not (tmp_path / "run").exists()
 
 
