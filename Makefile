@@ -5,13 +5,16 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak check lint format format-check install install-dev clean
+.PHONY: help run test soak check lint format format-check install install-dev lock pin-base sbom clean
 
 help:
 	@echo "make run      set up .venv and serve on http://localhost:5000"
 	@echo "make test     set up .venv and run the tests, those of the page where Chromium is"
 	@echo "make soak     the long forms of the robustness tests (hours)"
 	@echo "make check    format check, ruff, mypy, import-linter and tests"
+	@echo "make lock     pin the serving packages with their hashes"
+	@echo "make pin-base pin the image's base by its digest (needs docker)"
+	@echo "make sbom     list the image's packages in CycloneDX's format"
 	@echo "make format   rewrite the sources in the project's format"
 	@echo "make clean    remove .venv and caches"
 
@@ -40,6 +43,20 @@ lint: install-dev
 format: install-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# One set for Linux on x86-64 and arm64.
+lock: install-dev
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+		requirements-serve.txt --output-file requirements-serve.lock
+
+pin-base:
+	digest=$$(docker buildx imagetools inspect python:3.11-slim --format '{{.Manifest.Digest}}') \
+		&& sed -i "s|^ARG BASE=.*|ARG BASE=python:3.11-slim@$$digest|" Dockerfile
+
+sbom: install-dev
+	mkdir -p runs
+	$(BIN)/cyclonedx-py requirements --output-reproducible --of JSON --output-file runs/sbom.json \
+		requirements-serve.lock
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev

@@ -21,6 +21,10 @@ REQUIREMENTS = (
     "requirements-browser.txt", "constraints.txt",
 )  # fmt: skip
 
+DOCUMENTS = sorted(
+    f.relative_to(ROOT).as_posix() for f in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"))
+)
+
 
 def text(name: str) -> str:
     return (ROOT / name).read_text(encoding="utf-8")
@@ -78,8 +82,19 @@ def test_what_serving_needs_is_pinned_as_everywhere() -> None:
             assert not line.startswith(("torch", "timm", "ultralytics"))
 
 
+def test_the_lock_holds_the_serving_packages_with_hashes() -> None:
+    locked = dict(re.findall(r"^([a-z0-9-]+)==([^ ]+)", text("requirements-serve.lock"), re.M))
+    pins = re.findall(r"^([A-Za-z0-9._-]+)==([^; \n]+)", text("requirements-serve.txt"), re.M)
+    constrained = re.findall(r"^([A-Za-z0-9._-]+)==(\S+)", text("constraints.txt"), re.M)
+    normal = {re.sub(r"[-_.]+", "-", n).lower(): v for n, v in constrained + pins}
+    assert {n for n, _ in pins} <= locked.keys()
+    assert locked == {n: normal[n] for n in locked}
+    entries = re.split(r"\n(?=\S)", text("requirements-serve.lock").strip())
+    assert all("--hash=sha256:" in entry for entry in entries)
+
+
 def test_no_requirement_carries_an_index_address() -> None:
-    for name in REQUIREMENTS:
+    for name in (*REQUIREMENTS, "requirements-serve.lock"):
         assert "://" not in text(name)
 
 
@@ -87,7 +102,7 @@ def test_the_python_versions_agree() -> None:
     lowest = tomllib.loads(text("pyproject.toml"))["project"]["requires-python"].removeprefix(">=")
     version = text(".python-version").strip()
     assert text("runtime.txt").startswith(f"python-{version}.")
-    assert f"FROM python:{version}-slim" in text("Dockerfile")
+    assert re.search(rf"^ARG BASE=python:{version}-slim(@sha256:\w+)?$", text("Dockerfile"), re.M)
     assert version >= lowest
 
 
@@ -95,14 +110,23 @@ def test_the_procfile_serves_the_app_on_every_interface() -> None:
     assert text("Procfile") == ("web: SPINEXR_HOST=0.0.0.0 SPINEXR_INSECURE=1 gunicorn app:app\n")
 
 
-def test_the_container_runs_as_nobody_special_and_reports_its_health() -> None:
-    dockerfile = text("Dockerfile")
-    assert dockerfile.index("USER spinexr") < dockerfile.index('CMD ["gunicorn"')
-    assert "HEALTHCHECK" in dockerfile
-    command = dockerfile.split("HEALTHCHECK", 1)[1].split("CMD ", 1)[1].split("\n", 1)[0]
-    program = json.loads(command)
-    assert program[:2] == ["python", "-c"]
-    compile(program[2], "HEALTHCHECK", "exec")
+def test_the_images_run_as_nobody_special_and_report_their_health() -> None:
+    stages = re.split(r"^FROM ", text("Dockerfile"), flags=re.M)[1:]
+    serving = [s for s in stages if 'CMD ["gunicorn"' in s]
+    assert [s.splitlines()[0] for s in serving] == ["base AS full", "base AS serve"]
+    for stage in serving:
+        assert stage.index("USER 1000") < stage.index('CMD ["gunicorn"')
+        command = stage.split("HEALTHCHECK", 1)[1].split("CMD ", 1)[1].split("\n", 1)[0]
+        program = json.loads(command)
+        assert program[:2] == ["python", "-c"]
+        compile(program[2], "HEALTHCHECK", "exec")
+
+
+def test_the_serving_image_holds_every_package_folder_and_no_torch() -> None:
+    stage = text("Dockerfile").split("FROM base AS serve")[1]
+    for folder in ("spinexr", "templates", "static", "samples", "translations"):
+        assert f"COPY {folder} {folder}" in stage
+    assert "requirements.txt" not in stage
 
 
 def test_the_changelog_has_a_place_for_what_comes_next() -> None:
@@ -110,9 +134,7 @@ def test_the_changelog_has_a_place_for_what_comes_next() -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+", __version__)
 
 
-@pytest.mark.parametrize(
-    "name", ["README.md", "docs/api.md", "docs/bundle.md", "docs/evaluation.md", "docs/phantoms.md"]
-)
+@pytest.mark.parametrize("name", DOCUMENTS)
 def test_links_between_documents_lead_somewhere(name: str) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", text(name)):
         if "://" not in target:

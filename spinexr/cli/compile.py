@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tarfile
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -38,14 +39,43 @@ if TYPE_CHECKING:
     help="Dataset in the layout of VinDr-SpineXR: int8 is calibrated on its train part, every "
     "reduced precision is judged on its test part.",
 )
+@click.option(
+    "--pack",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Compile afresh into this tar archive instead, with all that a machine without torch "
+    "needs: unpack it in the project folder there.",
+)
 def compile_bundle(
-    weights: Path | None, engines: Path | None, precision: str, data: Path | None
+    weights: Path | None,
+    engines: Path | None,
+    precision: str,
+    data: Path | None,
+    pack: Path | None,
 ) -> None:
     """Compile a bundle's networks for OpenVINO, so that serving needs no torch.
 
     What is compiled already is left alone. Bring the folder, the manifests and familiarity.npz to a
-    machine without torch: the checkpoints can stay behind.
+    machine without torch, or all of it with --pack: the checkpoints can stay behind.
     """
+    if pack is None:
+        _compile(weights, engines, precision, data)
+        return
+    if engines is not None:
+        fail("--pack compiles into the archive: leave --engines out.")
+    with tempfile.TemporaryDirectory() as scratch:
+        settings = _compile(weights, Path(scratch), precision, data)
+        try:
+            _pack(pack, settings)
+        except SpineXRError as e:
+            fail(e.message)
+        except OSError as e:
+            fail(f"{pack} cannot be written: {e.strerror}.")
+    click.echo(f"Wrote {pack}.")
+
+
+def _compile(
+    weights: Path | None, engines: Path | None, precision: str, data: Path | None
+) -> Settings:
     from spinexr.inference.engines import EngineOptions
     from spinexr.inference.loading import load_predictor
 
@@ -79,6 +109,31 @@ def compile_bundle(
     )
     if data is not None and precision != "exact":
         _judge(settings, options, precision, data)
+    return settings
+
+
+def _pack(archive: Path, settings: Settings) -> None:
+    """The same networks and manifests give the same bytes."""
+    from spinexr.inference.bundle import load_bundle
+
+    named = {
+        f"engines/{f.relative_to(settings.engines).as_posix()}": f
+        for f in settings.engines.rglob("*")
+        if f.is_file()
+    }
+    for file in load_bundle(settings.weights).files_to_serve_compiled():
+        named[file.relative_to(settings.weights).as_posix()] = file
+    part = archive.with_name(f"{archive.name}.part")
+    try:
+        with tarfile.open(part, "w", format=tarfile.PAX_FORMAT) as tar:
+            for name in sorted(named):
+                entry = tarfile.TarInfo(name)
+                entry.size = named[name].stat().st_size
+                with named[name].open("rb") as stream:
+                    tar.addfile(entry, stream)
+        part.replace(archive)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _judge(settings: Settings, options: EngineOptions, precision: str, data: Path) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from spinexr.domain import BundleSummary, TrainingData
-from spinexr.errors import ModelsNotReadyError, Problem
+from spinexr.errors import ConfigurationError, ModelsNotReadyError, Problem
 
 ENSEMBLE_FOLDER = "ensemble output"
 DETECTION_FOLDER = "detection output"
@@ -155,6 +155,23 @@ class Bundle:
             for f in files
             if not f.is_file()
         )
+
+    def files_to_serve_compiled(self) -> tuple[Path, ...]:
+        """What a machine with the compiled networks needs of the bundle.
+
+        Raises:
+            ConfigurationError: a manifest is missing or leaves out a SHA-256, by which compiled
+                networks are found.
+        """
+        members = self.ensemble.members
+        if self.assumed_profile or not all([*(m.sha256 for m in members), self.detector.sha256]):
+            raise ConfigurationError(
+                "Without manifests that name each checkpoint's SHA-256 compiled networks cannot be "
+                "told apart: make them with `python -m spinexr weights adopt`."
+            )
+        manifests = [self.root / f / MANIFEST for f in (ENSEMBLE_FOLDER, DETECTION_FOLDER)]
+        more = [self.ensemble.familiarity] if self.ensemble.familiarity else []
+        return (*manifests, *more)
 
 
 # The standard profile: the layout, weights, cut-off and preprocessing that existing checkpoints of

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from spinexr.datasets.vindr import CLASSES
-from spinexr.errors import ModelsNotReadyError
+from spinexr.errors import ConfigurationError, ModelsNotReadyError
 from spinexr.imaging import reader
 from spinexr.inference import engines, transforms
 from spinexr.inference.bundle import Bundle, Intensity, load_bundle
@@ -20,7 +21,7 @@ from spinexr.inference.engines import EngineOptions, engine_files, openvino_load
 from spinexr.inference.engines.openvino_engine import OpenVinoEngine
 from spinexr.inference.predictor import Predictor
 from tests import builders
-from tests.processes import ROOT, environment
+from tests.processes import ROOT, environment, spinexr
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +140,27 @@ predictor.close()
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().endswith("3 []")
     assert done.stdout.startswith("openvino")
+
+
+def test_packed_networks_serve_where_they_are_unpacked(bundle: Bundle, tmp_path: Path) -> None:
+    packed, elsewhere = tmp_path / "packed.tar", tmp_path / "elsewhere"
+    done = spinexr("compile", "--weights", bundle.root, "--pack", packed)
+    assert done.returncode == 0, done.stderr
+    with tarfile.open(packed) as tar:
+        assert not [n for n in tar.getnames() if n.endswith((".pth", ".pt"))]
+        tar.extractall(elsewhere, filter="data")
+    engine = openvino_loading.load(load_bundle(elsewhere), store=elsewhere / "engines", threads=2)
+    assert len(engine.models) == 4
+    assert list(tmp_path.glob("*.part")) == []
+
+
+def test_what_no_manifest_vouches_for_is_not_packed(bundle: Bundle, tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    shutil.copytree(bundle.root, bare, copy_function=os.link)
+    for manifest in bare.rglob("manifest.json"):
+        manifest.unlink()
+    with pytest.raises(ConfigurationError, match="weights adopt"):
+        load_bundle(bare).files_to_serve_compiled()
 
 
 def test_without_checkpoints_a_damaged_network_is_named(

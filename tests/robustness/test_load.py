@@ -218,7 +218,7 @@ def proxied(small_weights: Path, tmp_path: Path) -> Iterator[tuple[Service, int]
     with running(small_weights, tmp_path, SPINEXR_PROXIES="1") as service:
         text = (ROOT / "deploy/nginx.conf").read_text(encoding="utf-8")
         text = text.replace("127.0.0.1:5000", f"127.0.0.1:{service.port}")
-        text = text.replace("127.0.0.1:8080", f"127.0.0.1:{port}")
+        text = text.replace("listen 8080", f"listen 127.0.0.1:{port}")
         text = re.sub(r"limit_conn clients \d+", "limit_conn clients 1000", text)
         text = text.replace("http {", f"http {{ client_body_temp_path {tmp_path}/bodies;", 1)
         text = f"daemon off; pid {tmp_path}/nginx.pid;\n{text}"

@@ -1,0 +1,129 @@
+"""Deployment files: each passes its own tool or schema, and a broken copy of it does not."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spinexr.settings import Settings
+from tests.deploy import checks
+from tests.processes import ROOT
+
+# File, what judges it, and a change that must be found.
+FILES: dict[str, tuple[checks.Check, tuple[str, str]]] = {
+    "Dockerfile": (checks.hadolint, ("USER 1000", "USER root")),
+    "deploy/huggingface/Dockerfile": (checks.hadolint, ("ENV PORT=7860", "ENVY PORT=7860")),
+    "compose.yaml": (checks.compose, ("mem_limit", "memory_limit")),
+    ".github/workflows/ci.yml": (checks.workflow, ("runs-on", "run-on")),
+    "heroku.yml": (checks.schema("heroku"), ("docker:", "dockers:")),
+    "render.yaml": (checks.schema("render"), ("runtime: docker", "runtime: doker")),
+    "railway.json": (checks.schema("railway"), ("healthcheckPath", "healthCheckPath")),
+    "deploy/huggingface/README.md": (checks.schema("space"), ("app_port: 7860", "port: 7860")),
+    "deploy/k8s/kustomization.yaml": (checks.schema("kustomization"), ("resources:", "resource:")),
+    "deploy/k8s/namespace.yaml": (checks.kubernetes, ("metadata:", "meta:")),
+    "deploy/k8s/deployment.yaml": (checks.kubernetes, ("readinessProbe", "readynessProbe")),
+    "deploy/k8s/service.yaml": (checks.kubernetes, ("port: 80", "port: http")),
+    "deploy/k8s/autoscaler.yaml": (checks.kubernetes, ("maxReplicas: 4", "maxReplicas: four")),
+    "deploy/k8s/networkpolicy.yaml": (checks.kubernetes, ("podSelector", "podselector")),
+    "deploy/systemd/spinexr.service": (checks.systemd, ("ProtectHome=yes", "ProtectHouse=yes")),
+    "deploy/nginx.conf": (checks.nginx, ("proxy_connect_timeout", "proxy_connection_timeout")),
+    "deploy/cloud/cloudrun.yaml": (
+        checks.schema("cloudrun"), ("containerConcurrency: 8", "containerConcurrency: 0"),
+    ),
+    "deploy/cloud/apprunner.json": (checks.schema("apprunner"), ('"1 vCPU"', '"1 CPU"')),
+    "deploy/cloud/containerapp.yaml": (checks.schema("containerapp"), ("targetPort", "port")),
+    "bin/pre_compile": (checks.shell, ("cp requirements", "cp $X requirements")),
+    "bin/post_compile": (checks.shell, ('"$SPINEXR_ENGINES_URL"', "$SPINEXR_ENGINES_URL")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_deployment_file_is_what_its_host_expects(name: str) -> None:
+    check, _ = FILES[name]
+    assert check(ROOT / name) == []
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_broken_copy_of_it_is_found(name: str, tmp_path: Path) -> None:
+    check, (right, wrong) = FILES[name]
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert right in text
+    broken = tmp_path / Path(name).name
+    broken.write_text(text.replace(right, wrong), encoding="utf-8")
+    assert check(broken) != []
+
+
+def test_every_deployment_file_is_judged() -> None:
+    there = [f for f in (ROOT / "deploy").rglob("*") if f.is_file() and f.suffix != ".md"]
+    # Grafana's is compared with the metrics in tests/web/test_watching.py.
+    named = {f.relative_to(ROOT).as_posix() for f in there} - {"deploy/grafana.json"}
+    assert named <= FILES.keys()
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_deployment_file_sets_only_what_there_is_to_set(name: str) -> None:
+    known = {*Settings.variables(), "SPINEXR_ENGINES_URL", "SPINEXR_ENGINES_SHA256"}
+    assert set(re.findall(r"SPINEXR_[A-Z_0-9]+", (ROOT / name).read_text())) <= known
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_probes_ask_paths_that_answer(name: str, paths: set[str]) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    asked = re.findall(r"""(?:[pP]ath"?:\s*"?)(/[a-z]+)\b(?!/)""", text)
+    assert set(asked) <= paths
+
+
+@pytest.fixture(scope="module")
+def paths() -> set[str]:
+    document = checks.read(ROOT / "docs/openapi.json")
+    return {p.rstrip("/") for p in document["paths"]} | {"/tmp", "/metrics"}  # noqa: S108
+
+
+def test_the_kustomization_names_every_file_beside_it() -> None:
+    folder = ROOT / "deploy/k8s"
+    beside = {f.name for f in folder.iterdir()} - {"kustomization.yaml"}
+    assert set(checks.read(folder / "kustomization.yaml")["resources"]) == beside
+
+
+def test_ports_agree() -> None:
+    assert Settings().port == 5000
+    assert "PORT=5000" in (ROOT / "Dockerfile").read_text()
+    (container,) = deployment()["spec"]["template"]["spec"]["containers"]
+    assert container["ports"][0]["containerPort"] == 5000
+    app = checks.read(ROOT / "deploy/cloud/containerapp.yaml")
+    assert app["properties"]["configuration"]["ingress"]["targetPort"] == 5000
+    space = checks.read(ROOT / "deploy/huggingface/README.md")
+    assert f"PORT={space['app_port']}" in (ROOT / "deploy/huggingface/Dockerfile").read_text()
+    assert "server 127.0.0.1:5000;" in (ROOT / "deploy/nginx.conf").read_text()
+
+
+def test_what_the_image_writes_is_writable_where_its_root_is_not() -> None:
+    pod = deployment()["spec"]["template"]["spec"]
+    mounts = {m["mountPath"] for m in pod["containers"][0]["volumeMounts"]}
+    assert mounts == {"/tmp", "/app/uploads", "/dev/shm"}  # noqa: S108
+    app = checks.read(ROOT / "compose.yaml")["services"]["app"]
+    assert app["read_only"]
+    assert [t.split(":")[0] for t in app["tmpfs"]] == ["/tmp", "/app/uploads"]  # noqa: S108
+
+
+def test_what_stops_it_waits_for_analyses_in_flight() -> None:
+    grace = Settings().graceful_timeout_s
+    assert deployment()["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] > grace
+    compose = checks.read(ROOT / "compose.yaml")["services"]["app"]
+    assert int(compose["stop_grace_period"].removesuffix("s")) > grace
+    unit = (ROOT / "deploy/systemd/spinexr.service").read_text()
+    (stop,) = re.findall(r"TimeoutStopSec=(\d+)", unit)
+    assert int(stop) > grace
+
+
+def test_the_build_hooks_are_executable() -> None:
+    for name in ("bin/pre_compile", "bin/post_compile"):
+        assert os.access(ROOT / name, os.X_OK)
+
+
+def deployment() -> Any:
+    return checks.read(ROOT / "deploy/k8s/deployment.yaml")
