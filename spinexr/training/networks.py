@@ -49,6 +49,7 @@ class Learner(nn.Module):
                 self.initial = "imagenet"
         if self.network is None:
             self.network = timm.create_model(architecture, pretrained=False, num_classes=1)
+            _begin_with_shortcuts(self.network)
         found = _feature_maps(self.network)
         self._maps = {stride: name for stride, (name, _) in found.items()}
         self.where = nn.ModuleDict({str(s): _locator(width) for s, (_, width) in found.items()})
@@ -94,6 +95,18 @@ def cells_with_boxes(boxes: Sequence[Boxes], rows: int, columns: int) -> Tensor:
                 target[n, int(label)], shared > _COVER * min(1.0, area)
             )
     return torch.from_numpy(target)
+
+
+def _begin_with_shortcuts(network: nn.Module) -> None:
+    """Blocks beside a shortcut begin with nothing to add, as timm's ResNets do.
+
+    Goyal et al., arXiv:1706.02677, section 5.1. Without it EfficientNetV2-S learns slowly from
+    nothing, and what its blocks add grows until single images answer a hundredfold.
+    """
+    for block in network.modules():
+        if getattr(block, "has_skip", False):
+            last = [m for m in block.children() if isinstance(m, nn.BatchNorm2d)][-1]
+            nn.init.zeros_(last.weight)
 
 
 def _feature_maps(network: nn.Module) -> dict[int, tuple[str, int]]:

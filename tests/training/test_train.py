@@ -25,6 +25,7 @@ from spinexr.inference.loading import load_predictor
 from spinexr.training import classifier, commands, detector, examples
 from spinexr.training.classifier import ClassifierOptions
 from spinexr.training.examples import TrainPart
+from spinexr.training.networks import Learner
 from spinexr.training.runs import BEST, LAST, RunFolder
 from tests.processes import ROOT, environment, spinexr
 
@@ -164,6 +165,14 @@ def test_training_stops_early_when_validation_no_longer_gets_better(
     monkeypatch.setattr(classifier, "roc_auc_score", lambda *_: 0.5)
     trained = train(options=replace(OPTIONS, epochs=9, patience=2, window_share=0.0))
     assert trained.epochs == 3
+
+
+def test_without_fetched_weights_blocks_begin_as_their_shortcuts() -> None:
+    network = Learner("tf_efficientnetv2_s").network.eval()
+    features = torch.rand(1, 48, 8, 8)
+    block = network.blocks[1][1]
+    assert torch.equal(block(features), features)
+    assert not torch.equal(network.blocks[1][0].bn2.weight, torch.zeros(48))  # has no shortcut
 
 
 def test_a_run_can_start_from_a_checkpoint(train: Callable[..., Any], tmp_path: Path) -> None:
