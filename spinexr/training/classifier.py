@@ -34,7 +34,7 @@ from spinexr.training.examples import (
     silent,
 )
 from spinexr.training.networks import Learner, location_loss
-from spinexr.training.runs import BEST, LAST, RunFolder, pick_device
+from spinexr.training.runs import BEST, LAST, RunFolder, computes_in_bfloat16, pick_device
 
 _MARGIN = 1.15  # side of prepared images over that of inputs, for turning and zooming
 _EMA = 0.995  # decay of the averaged weights that are validated and kept
@@ -445,7 +445,7 @@ def _to(pixels: Tensor, device: torch.device) -> Tensor:
 def _autocast(device: torch.device) -> contextlib.AbstractContextManager[Any]:
     if device.type == "cuda":
         return torch.autocast("cuda", torch.float16)
-    if device.type == "cpu":
+    if device.type == "cpu" and computes_in_bfloat16():
         return torch.autocast("cpu", torch.bfloat16)
     return contextlib.nullcontext()
 

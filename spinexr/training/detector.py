@@ -32,7 +32,7 @@ from spinexr.training.examples import (
     relative_boxes,
     silent,
 )
-from spinexr.training.runs import RunFolder, pick_device, save_whole
+from spinexr.training.runs import RunFolder, computes_in_bfloat16, pick_device, save_whole
 
 torch_runtime.prepare()
 
@@ -154,7 +154,7 @@ def train(
         )
 
     model.add_callback("on_model_save", after_epoch)
-    # On a CPU ultralytics offers no mixed precision; torch has it there in bfloat16.
+    # On a CPU ultralytics offers no mixed precision; torch has it there where the CPU has.
     model.add_callback("on_pretrain_routine_end", _mixed_precision_on_cpu)
     report(f"{options.architecture}: {'going on' if begun else 'starting'} on {where.type}.")
     place = {"data": str(description), "save_dir": str(folder.path.resolve())}
@@ -365,7 +365,7 @@ def _arguments(
 
 def _mixed_precision_on_cpu(trainer: Any) -> None:
     if trainer.device.type == "cpu":
-        trainer.amp = True
+        trainer.amp = computes_in_bfloat16()
         torch.set_num_threads(available_threads())
         torch.set_flush_denormal(True)
 

@@ -9,15 +9,19 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from flask import Flask
 from playwright.sync_api import Browser, Page, sync_playwright
 from werkzeug.serving import make_server
+from werkzeug.wsgi import ClosingIterator
 
 from tests.fakes import FakeEngine, raw
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 _CHROMIUM = os.environ.get("TEST_BROWSER") or next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -33,10 +37,20 @@ _ARGUMENTS = [
 _NO_FAULT = ("Failed to load resource", "Multiple readback operations")
 
 
+def _read_out(app: Flask) -> WSGIApplication:
+    """Answers as a whole: werkzeug leaves their files open when a browser hangs up midway."""
+
+    def whole(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
+        with closing(ClosingIterator(app(environ, start_response))) as answer:
+            return [b"".join(answer)]
+
+    return whole
+
+
 @contextmanager
 def served(app: Flask) -> Iterator[str]:
     """The application's address while it is served."""
-    server = make_server("127.0.0.1", 0, app, threaded=True)
+    server = make_server("127.0.0.1", 0, _read_out(app), threaded=True)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:

@@ -140,11 +140,7 @@ class Service(Server):
 
     def resident_mb(self) -> float:
         """Proportional memory of the server and all it started, in MB of 1,000,000 bytes."""
-        total = 0
-        for process in (self.worker, *self.worker.children(recursive=True)):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                total += process.memory_full_info().pss
-        return total / 1e6
+        return proportional_bytes(self.worker) / 1e6
 
     def open_files(self) -> int:
         return int(self.worker.num_fds())
@@ -168,6 +164,16 @@ def running(weights: Path, folder: Path, **env: str) -> Iterator[Service]:
         yield service
     finally:
         service.kill()
+
+
+def proportional_bytes(process: psutil.Process) -> int:
+    """PSS of a process and all below it: shared pages count once."""
+    total = 0
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for each in (process, *process.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                total += each.memory_full_info().pss
+    return total
 
 
 def peak_bytes(process: psutil.Process) -> int:

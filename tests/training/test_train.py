@@ -98,6 +98,22 @@ def test_a_killed_run_goes_on_with_the_same_curve(
     np.testing.assert_array_equal(resumed.logits, whole.logits)
 
 
+@pytest.mark.parametrize("has", [True, False])
+def test_a_processor_without_bfloat16_trains_in_float32(
+    train: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, has: bool
+) -> None:
+    monkeypatch.setattr(classifier, "computes_in_bfloat16", lambda: has)
+    forward, mixed = Learner.forward, []
+
+    def noted(learner: Learner, images: torch.Tensor) -> Any:
+        mixed.append(torch.is_autocast_enabled("cpu"))
+        return forward(learner, images)
+
+    monkeypatch.setattr(Learner, "forward", noted)
+    train(options=replace(OPTIONS, epochs=1))
+    assert set(mixed) == {has}
+
+
 def test_a_run_folder_says_what_was_asked_and_how_it_went(
     train: Callable[..., Any], tmp_path: Path, part: TrainPart
 ) -> None:
