@@ -52,7 +52,9 @@ LABEL org.opencontainers.image.title="SpineXR" \
       org.opencontainers.image.description="Radiograph AI on the spine. Research software, never a diagnosis." \
       org.opencontainers.image.licenses="MIT AND AGPL-3.0-only"
 COPY requirements-serve.lock ./
-RUN pip install --require-hashes -r requirements-serve.lock
+COPY bin/slim bin/slim
+RUN pip install --require-hashes -r requirements-serve.lock \
+    && bin/slim "$(python -c 'import sysconfig; print(sysconfig.get_path("platlib"))')"
 COPY app.py gunicorn.conf.py LICENSE NOTICE ./
 COPY spinexr spinexr
 COPY templates templates

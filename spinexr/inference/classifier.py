@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from spinexr.domain import MemberScore
 from spinexr.errors import ModelOutputError
@@ -65,9 +65,11 @@ def _activation(
     # Networks of one stride have one grid; another one is brought to the finest.
     rows, columns = max(m.shape for m in maps)
     fitted = [
-        m if m.shape == (rows, columns) else cv2.resize(m, (columns, rows)) for m in maps
+        Image.fromarray(m).resize((columns, rows), Image.Resampling.BILINEAR) for m in maps
     ]  # fmt: skip
-    total: npt.NDArray[np.float32] = np.sum(fitted, axis=0, dtype=np.float32)
+    total: npt.NDArray[np.float32] = np.sum(
+        [np.asarray(m) for m in fitted], axis=0, dtype=np.float32
+    )
     return total
 
 

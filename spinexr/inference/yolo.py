@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -18,6 +18,7 @@ from spinexr.inference.engines.base import RawDetections
 STRIDE = 32  # the coarsest of the grids
 _STRIDES = (8, 16, 32)
 _GROUND = 114  # grey level around the image
+_ONE = 1 << 11  # in weights of pixels
 _MOST_CANDIDATES = 30_000
 
 Grey = npt.NDArray[np.uint8]
@@ -58,16 +59,45 @@ def letterbox(grey: Grey, size: int) -> tuple[Grey, Frame]:
     rows, columns = grey.shape
     scale = min(size / rows, size / columns)
     new_rows, new_columns = max(round(rows * scale), 1), max(round(columns * scale), 1)
-    resized = grey
-    if (rows, columns) != (new_rows, new_columns):
-        resized = cv2.resize(grey, (new_columns, new_rows), interpolation=cv2.INTER_LINEAR)
     down, across = (size - new_rows) % STRIDE / 2, (size - new_columns) % STRIDE / 2
     top, left = round(down - 0.1), round(across - 0.1)
     bottom, right = round(down + 0.1), round(across + 0.1)
-    framed = cv2.copyMakeBorder(
-        resized, top, bottom, left, right, cv2.BORDER_CONSTANT, value=(_GROUND,)
-    )
+    framed = np.full((top + new_rows + bottom, left + new_columns + right), _GROUND, np.uint8)
+    framed[top : top + new_rows, left : left + new_columns] = _resized(grey, new_rows, new_columns)
     return framed, Frame(rows, columns, new_rows, new_columns, top, left)
+
+
+def _resized(grey: Grey, rows: int, columns: int) -> Grey:
+    """Bilinear between the four nearest pixels, also where it shrinks.
+
+    In the fixed-point arithmetic of OpenCV's INTER_LINEAR (modules/imgproc/src/resize.cpp), which
+    ultralytics scales with: firm boxes hang on single grey levels, and OpenCV is as large as all
+    else that serving needs.
+    """
+    if grey.shape == (rows, columns):
+        return grey
+    above, below, high, low = _neighbours(grey.shape[0], rows)
+    left, right, near, far = _neighbours(grey.shape[1], columns)
+    # OpenCV leaves out what lies beyond the first and last column, and keeps it for rows.
+    near, far = np.where(left == right, _ONE, near), np.where(left == right, 0, far)
+
+    def across(lines: npt.NDArray[np.intp]) -> npt.NDArray[np.int32]:
+        chosen = grey[lines]
+        mixed: npt.NDArray[np.int32] = (chosen[:, left] * near + chosen[:, right] * far) >> 4
+        return mixed
+
+    mixed = (across(above) * high[:, None] >> 16) + (across(below) * low[:, None] >> 16)
+    result: Grey = ((mixed + 2) >> 2).astype(np.uint8)
+    return result
+
+
+def _neighbours(old: int, new: int) -> tuple[npt.NDArray[Any], ...]:
+    """For each new pixel the old ones before and after it, (new,) each, and their weights."""
+    place = ((np.arange(new) + 0.5) * (old / new) - 0.5).astype(np.float32)
+    before = np.floor(place).astype(np.intp)
+    part = place - before.astype(np.float32)
+    weights = np.rint(np.stack([1 - part, part]) * np.float32(_ONE)).astype(np.int32)
+    return np.clip(before, 0, old - 1), np.clip(before + 1, 0, old - 1), *weights
 
 
 def detector_input(framed: Grey) -> Floats:

@@ -37,6 +37,7 @@ FILES: dict[str, tuple[checks.Check, tuple[str, str]]] = {
     "deploy/cloud/apprunner.json": (checks.schema("apprunner"), ('"1 vCPU"', '"1 CPU"')),
     "deploy/cloud/containerapp.yaml": (checks.schema("containerapp"), ("targetPort", "port")),
     "bin/pre_compile": (checks.shell, ("cp requirements", "cp $X requirements")),
+    "bin/slim": (checks.shell, ('cd "$1"', "cd $1")),
     "bin/post_compile": (checks.shell, ('"$SPINEXR_ENGINES_URL"', "$SPINEXR_ENGINES_URL")),
 }  # fmt: skip
 
@@ -121,7 +122,7 @@ def test_what_stops_it_waits_for_analyses_in_flight() -> None:
 
 
 def test_the_build_hooks_are_executable() -> None:
-    for name in ("bin/pre_compile", "bin/post_compile"):
+    for name in ("bin/pre_compile", "bin/post_compile", "bin/slim"):
         assert os.access(ROOT / name, os.X_OK)
 
 
