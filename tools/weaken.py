@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-_LEFT_OUT = (".git", ".venv", "runs", "data", "engines", "*cache*", "__pycache__")
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +168,7 @@ def noticed(name: str, weakening: Weakening) -> bool:
     """Whether the test fails on the weakened tree."""
     with tempfile.TemporaryDirectory(prefix="spinexr-weakened-") as folder:
         tree = Path(folder) / "tree"
-        shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(*_LEFT_OUT))
+        copy_sources(tree)
         file = tree / weakening.file
         text = file.read_text(encoding="utf-8")
         if weakening.old not in text:
@@ -182,9 +181,21 @@ def noticed(name: str, weakening: Weakening) -> bool:
             cwd=tree, env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}, text=True,
             capture_output=True, check=False,
         )  # fmt: skip
-    last = done.stdout.strip().splitlines()[-1:] or ["nothing"]
+    last = (done.stdout.strip() or done.stderr.strip()).splitlines()[-1:] or ["nothing"]
     print(f"{'noticed  ' if done.returncode == 1 else 'UNNOTICED'} {name}: {last[0]}", flush=True)
     return done.returncode == 1
+
+
+def copy_sources(tree: Path) -> None:
+    """The working tree without what git ignores."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],  # noqa: S607
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    for name in filter(None, listed.stdout.split("\0")):
+        if (ROOT / name).is_file():
+            (tree / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, tree / name)
 
 
 if __name__ == "__main__":
