@@ -41,6 +41,8 @@ class Difference:
     @property
     def verdict(self) -> str:
         """What the interval says: who is higher where it leaves out 0, else "not told apart"."""
+        if math.isnan(self.difference.value):
+            return "not defined"
         if self.difference.low > 0:
             return "B is higher"
         return "A is higher" if self.difference.high < 0 else "not told apart"
@@ -162,8 +164,8 @@ def as_markdown(comparison: Comparison, context: dict[str, object]) -> str:
     for name, found in comparison.differences.items():
         d = found.difference
         lines.append(
-            f"| {_SHOWN[name]} | {found.a:.4f} | {found.b:.4f} | {d.value:+.4f} "
-            f"| {d.low:+.4f} to {d.high:+.4f} | {found.verdict} |"
+            f"| {_SHOWN[name]} | {_shown(found.a)} | {_shown(found.b)} | {_shown(d.value, '+')} "
+            f"| {_shown(d.low, '+')} to {_shown(d.high, '+')} | {found.verdict} |"
         )
     lines += [
         "",
@@ -236,6 +238,10 @@ def _mean_ap(boxes: dict[str, detection.Ranked], weights: Floats) -> Floats:
 
 def _difference(a: float, b: float, draws: Sequence[Floats]) -> Difference:
     return Difference(a, b, Estimate(b - a, *classification.interval(np.concatenate(draws))))
+
+
+def _shown(value: float, sign: str = "") -> str:
+    return f"{value:{sign}.4f}" if math.isfinite(value) else "–"
 
 
 def _number(value: float) -> float | None:

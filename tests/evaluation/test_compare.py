@@ -152,7 +152,9 @@ def test_an_image_without_a_row_is_an_error() -> None:
 def test_only_normal_images_give_null_instead_of_a_number() -> None:
     labelled = [i for i in images(8) if not i.abnormal]
     a = answers(labelled, 1.0, seed=1)
-    document = json.loads(compare.as_json(compared(labelled, a, a), {}))
+    found = compared(labelled, a, a)
+    assert "| AUROC | – | – | – | – to – | not defined |" in compare.as_markdown(found, {})
+    document = json.loads(compare.as_json(found, {}))
     assert document["metrics"]["auroc"]["difference"] is None
     assert document["metrics"]["auroc"]["difference_ci"] == [None, None]
     assert document["metrics"]["specificity"]["difference"] == 0
