@@ -5,13 +5,14 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak check lint format format-check install install-dev lock pin-base sbom clean
+.PHONY: help run test soak check lint format format-check docs install install-dev lock pin-base sbom clean
 
 help:
 	@echo "make run      set up .venv and serve on http://localhost:5000"
 	@echo "make test     set up .venv and run the tests, those of the page where Chromium is"
 	@echo "make soak     the long forms of the robustness tests (hours)"
 	@echo "make check    format check, ruff, mypy, import-linter and tests"
+	@echo "make docs     build the documents as a site in runs/site"
 	@echo "make lock     pin the serving packages with their hashes"
 	@echo "make pin-base pin the image's base by its digest (needs docker)"
 	@echo "make sbom     list the image's packages in CycloneDX's format"
@@ -43,6 +44,10 @@ lint: install-dev
 format: install-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: install-dev
+	$(BIN)/python -m tools.site runs/site
+	@echo "Open runs/site/index.html"
 
 # One set for Linux on x86-64 and arm64.
 lock: install-dev

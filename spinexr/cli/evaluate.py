@@ -81,7 +81,7 @@ def evaluate(
             cut = STANDARD_ENSEMBLE["threshold"] if threshold is None else threshold
             context["predictions"] = predictions_file.name
         else:
-            answers, bundle_cut, about = _run_bundle(dataset.images, settings)
+            answers, bundle_cut, about = run_bundle(dataset.images, settings)
             cut = bundle_cut if threshold is None else threshold
             context |= about
         out.mkdir(parents=True, exist_ok=True)
@@ -119,9 +119,10 @@ def evaluate(
     click.echo(table)
 
 
-def _run_bundle(
-    images: tuple[LabelledImage, ...], settings: Settings
+def run_bundle(
+    images: tuple[LabelledImage, ...], settings: Settings, *, label: str = "Analysing"
 ) -> tuple[list[ImagePrediction], float, dict[str, object]]:
+    """The answers of the bundle that `settings` name, its cut-off, and what is known of it."""
     from spinexr.evaluation import run
     from spinexr.inference.loading import load_predictor
 
@@ -130,7 +131,7 @@ def _run_bundle(
     with click.progressbar(
         run.predict(images, predictor, max_pixels=settings.max_pixels),
         length=len(images),
-        label="Analysing",
+        label=label,
         file=sys.stderr,
         show_pos=True,
     ) as progress:

@@ -119,6 +119,75 @@ def verify(weights: Path | None) -> None:
 
 
 @weights.command()
+@click.argument("a", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("b", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--data",
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Dataset in the layout of VinDr-SpineXR; its test part is used.",
+)
+@click.option("--json", "as_document", is_flag=True, help="Print JSON instead of the table.")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Keep comparison.md, comparison.json, a.csv and b.csv (the predictions) in this folder.",
+)
+@click.option("--skip-bad", is_flag=True, help="Go on without images that have a problem.")
+def compare(
+    a: Path, b: Path, data: Path, as_document: bool, out: Path | None, skip_bad: bool
+) -> None:
+    """Compare the bundles A and B on one dataset: paired differences with 95 % intervals.
+
+    Each bundle is used at its own cut-off. The dataset is validated first, as by evaluate.
+    """
+    from spinexr.cli.evaluate import run_bundle
+    from spinexr.datasets import vindr
+    from spinexr.evaluation import compare as comparing
+    from spinexr.evaluation import predictions
+
+    try:
+        dataset = vindr.read(data, parts=("test",))
+        for problem in dataset.problems:
+            click.echo(str(problem), err=True)
+        if dataset.problems and not skip_bad:
+            fail(f"{len(dataset.problems)} problems in the dataset; --skip-bad goes on without.")
+        if not dataset.images:
+            fail("no image is left to compare on.")
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+        context: dict[str, object] = {"data": dataset.root.name, "part": "test"}
+        answers, cuts = {}, {}
+        for name, root in (("a", a), ("b", b)):
+            settings = settings_with(weights=root)
+            answers[name], cuts[name], about = run_bundle(
+                dataset.images, settings, label=f"{name.upper()} analyses"
+            )
+            context |= {name: about["bundle"], f"about_{name}": about}
+            if out is not None:
+                predictions.write(answers[name], out / f"{name}.csv")
+        found = comparing.compare(
+            dataset.images, answers["a"], answers["b"], thresholds=(cuts["a"], cuts["b"])
+        )
+        if found.unanswered and not skip_bad:
+            fail(
+                f"{len(found.unanswered)} images could not be analysed "
+                f"({', '.join(sorted(set(found.unanswered.values())))}); --skip-bad goes on "
+                "without."
+            )
+        document = comparing.as_json(found, context)
+        table = comparing.as_markdown(found, context)
+        if out is not None:
+            (out / "comparison.json").write_text(document, encoding="utf-8")
+            (out / "comparison.md").write_text(table, encoding="utf-8")
+    except SpineXRError as e:
+        fail(e.message)
+    except OSError as e:
+        fail(str(e))
+    click.echo(document if as_document else table, nl=False)
+
+
+@weights.command()
 @click.argument("source", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option(
     "--out",

@@ -6,7 +6,7 @@ come from vectorised forms of the same definitions; tests hold the two against e
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,7 +88,7 @@ def evaluate(
     estimates = {}
     for name, point in points.items():
         value = float(np.squeeze(point))
-        estimates[name] = Estimate(value, *_interval(draws[name]))
+        estimates[name] = Estimate(value, *interval(draws[name]))
     called = scores > threshold
     return Classification(
         images=len(scores),
@@ -144,6 +144,32 @@ def weighted_ap(abnormal: Labels, scores: Floats, weights: Floats) -> Floats:
     return result
 
 
+def weighted(
+    abnormal: Labels, scores: Floats, weights: Floats, threshold: float
+) -> dict[str, Floats]:
+    """auroc, ap, f1, sensitivity and specificity for each row of `weights` (R, N)."""
+    return {
+        "auroc": weighted_auroc(abnormal, scores, weights),
+        "ap": weighted_ap(abnormal, scores, weights),
+        **_decisions(abnormal, scores, weights, threshold),
+    }
+
+
+def study_weights(
+    studies: npt.NDArray[np.str_], replicates: int, seed: int, *, chunk: int = _CHUNK
+) -> Iterator[Floats]:
+    """How often each image is drawn, (R, N) at a time: whole studies, with replacement.
+
+    The same seed gives the same draws, so that two scores can be compared replicate by replicate.
+    """
+    rng = np.random.default_rng(seed)
+    names, study_of_image = np.unique(studies, return_inverse=True)
+    even = np.full(len(names), 1 / len(names))
+    for start in range(0, replicates, chunk):
+        count = min(chunk, replicates - start)
+        yield rng.multinomial(len(names), even, size=count)[:, study_of_image].astype(float)
+
+
 def _by_score(abnormal: Labels, scores: Floats, weights: Floats) -> tuple[Floats, Floats]:
     """Weight of abnormals and of normals at each distinct score, ascending: both (R, scores)."""
     order = np.argsort(scores, kind="stable")
@@ -179,24 +205,14 @@ def _bootstrap(
     replicates: int,
     seed: int,
 ) -> dict[str, Floats]:
-    rng = np.random.default_rng(seed)
-    names, study_of_image = np.unique(studies, return_inverse=True)
-    even = np.full(len(names), 1 / len(names))
     draws: dict[str, list[Floats]] = {}
-    for start in range(0, replicates, _CHUNK):
-        count = min(_CHUNK, replicates - start)
-        weights = rng.multinomial(len(names), even, size=count)[:, study_of_image].astype(float)
-        chunk = {
-            "auroc": weighted_auroc(abnormal, scores, weights),
-            "ap": weighted_ap(abnormal, scores, weights),
-            **_decisions(abnormal, scores, weights, threshold),
-        }
-        for name, values in chunk.items():
+    for weights in study_weights(studies, replicates, seed):
+        for name, values in weighted(abnormal, scores, weights, threshold).items():
             draws.setdefault(name, []).append(values)
     return {name: np.concatenate(values) for name, values in draws.items()}
 
 
-def _interval(draws: Floats) -> tuple[float, float]:
+def interval(draws: Floats) -> tuple[float, float]:
     """Percentile interval over the replicates in which the metric is defined."""
     defined = draws[np.isfinite(draws)]
     if not len(defined):

@@ -26,6 +26,7 @@ IOU_DEFINITION = (
 )
 FALSE_POSITIVES_PER_IMAGE = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 _MAX_DETECTIONS = 300
+_RECALLS = np.linspace(0.0, 1.0, 101)  # pycocotools' Params.recThrs
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +127,53 @@ def froc(truth: Truth, predicted: Predicted, *, iou: float = 0.5) -> dict[float,
         within = [int(true[e]) for e in ends if false[e] <= allowed * len(truth)]
         curve[allowed] = max(within, default=0) / lesions if lesions else float("nan")
     return curve
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """One class's boxes by falling confidence, and its lesions: what AP at one IoU is made of."""
+
+    hits: npt.NDArray[np.bool_]  # (D,) whether the box finds a lesion
+    images: npt.NDArray[np.intp]  # (D,) place of its image in the truth
+    lesions: npt.NDArray[np.float64]  # (N,) of each image
+
+
+def ranked(truth: Truth, predicted: Predicted, *, iou: float = 0.5) -> dict[str, Ranked]:
+    """Class → its boxes and lesions, for the classes that occur in the truth.
+
+    Boxes are matched within their image, so drawing images again needs no new matching.
+    """
+    found = {}
+    for name in dict.fromkeys(lesion.label for lesions in truth.values() for lesion in lesions):
+        rows: list[tuple[float, bool, int]] = []
+        counts = []
+        for n, (image, lesions) in enumerate(truth.items()):
+            marked = [lesion for lesion in lesions if lesion.label == name]
+            boxes = [box for box in predicted.get(image, ()) if box.label == name]
+            rows += [(confidence, hit, n) for confidence, hit in _match(marked, boxes, iou)]
+            counts.append(len(marked))
+        rows.sort(key=lambda row: -row[0])
+        found[name] = Ranked(
+            hits=np.array([hit for _, hit, _ in rows], dtype=bool),
+            images=np.array([n for _, _, n in rows], dtype=np.intp),
+            lesions=np.array(counts, dtype=float),
+        )
+    return found
+
+
+def weighted_ap(boxes: Ranked, weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """AP for each row of `weights` (R, N): COCO's 101 recalls; NaN where no lesion is drawn."""
+    values = np.full(len(weights), np.nan)
+    lesions = weights @ boxes.lesions
+    for row in np.flatnonzero(lesions):
+        drawn = weights[row][boxes.images]
+        true = np.cumsum(drawn * boxes.hits)
+        every = np.cumsum(drawn)
+        precision = np.divide(true, every, out=np.zeros_like(true), where=every > 0)
+        reached = np.maximum.accumulate(precision[::-1])[::-1]
+        places = np.searchsorted(true / lesions[row], _RECALLS, side="left")
+        values[row] = np.append(reached, 0.0)[places].mean()
+    return values
 
 
 def iou_of(a: Box, b: Box) -> float:
