@@ -91,7 +91,7 @@ class Driver:
             SpineXRError: no worker can be had any more.
         """
         try:
-            return _Run(self, listed).go()
+            return _Run(self, listed).go_or_keep()
         except sqlite3.Error as e:
             raise BatchError(_cannot_write(str(e))) from e
         except OSError as e:
@@ -113,7 +113,18 @@ class _Run:
         self._active_before = driver.ledger.active_s
         self._done = 0
 
-    def go(self) -> bool:
+    def go_or_keep(self) -> bool:
+        """Go; without workers, too, what they have answered is kept."""
+        try:
+            return self._go()
+        except SpineXRError:
+            self._note_failures()
+            self._write_part()
+            raise
+        finally:
+            self._sources.close()
+
+    def _go(self) -> bool:
         results.remove_uncommitted(self._it.places.results, self._it.ledger.parts)
         if self._it.places.overlays is not None:
             self._it.places.overlays.mkdir(exist_ok=True)
@@ -137,7 +148,6 @@ class _Run:
             self._write_part()
             return False
         self._write_part()
-        self._sources.close()
         self._say()
         return True
 
@@ -207,7 +217,7 @@ class _Run:
         if answer.overlay is not None and self._it.places.overlays is not None:
             file = self._it.places.overlays / f"{number:09d}.jpg"
             results.write_bytes(file, answer.overlay)
-        self._rows.append({"input": number, **answer.row})
+        self._rows.append({**answer.row, "input": number})
 
     def _lost(self, event: Lost) -> None:
         self._alone = False

@@ -144,6 +144,8 @@ def _work(pipe: Connection, open_analyser: Open) -> None:
     """A worker's life: say what it is, then answer until the driver is gone."""
     # Ctrl-C in a terminal reaches the whole group; what is under way is the driver's to end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # So does SIGTERM of a service; a handler, unlike SIG_IGN, is not passed on to the decoders.
+    signal.signal(signal.SIGTERM, lambda *_: None)
     try:
         analyser = open_analyser()
     except SpineXRError as e:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 from spinexr.batch import listing, results
 from spinexr.batch.address import Address
 from spinexr.batch.driver import Driver, Places, Progress
+from spinexr.batch.executor import Event
 from spinexr.batch.ledger import Ledger, State
 from spinexr.errors import BatchError
 from tests import builders
@@ -262,6 +263,24 @@ def _many(files: Path) -> list[str]:
     sheet = files.parent / "many.csv"
     sheet.write_text("".join(f"{'x' * 200}{n}.dcm\n" for n in range(400)), encoding="utf-8")
     return [str(sheet)]
+
+
+def test_what_is_answered_is_kept_when_no_worker_can_be_had_any_more(
+    batch: Batch, files: Path
+) -> None:
+    class Failing(Here):
+        def wait(self, timeout_s: float) -> Sequence[Event]:
+            if len(self.handed_over) > 6 - 1 and len(self._waiting) < 3:
+                raise BatchError("there is no worker")
+            return super().wait(timeout_s)
+
+    with pytest.raises(BatchError, match="no worker"):
+        batch.run(files, executor=Failing(worker()))
+    kept = len(batch.rows) + len(batch.failures)
+    assert 0 < kept < 6
+    batch.reopen()
+    assert batch.run(files)
+    assert len(batch.executor.handed_over) == 6 - kept
 
 
 def test_no_more_is_under_way_than_the_workers_take(batch: Batch, files: Path) -> None:

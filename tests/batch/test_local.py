@@ -89,6 +89,17 @@ def test_workers_that_cannot_begin_say_why() -> None:
         executor.close()
 
 
+def test_a_signal_to_the_whole_group_costs_no_input_its_answer(
+    executor: LocalExecutor, tmp_path: Path
+) -> None:
+    (tmp_path / "good").write_bytes(builders.dicom())
+    for asked in (signal.SIGINT, signal.SIGTERM):
+        os.kill(executor.pids[0], asked)
+        executor.submit(Task(1, Address(str(tmp_path / "good"))))
+        (done,) = events(executor, 1)
+        assert isinstance(done, Done)
+
+
 def test_workers_end_with_the_executor(executor: LocalExecutor) -> None:
     (pid,) = executor.pids
     worker = psutil.Process(pid)
