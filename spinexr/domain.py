@@ -147,6 +147,7 @@ class Radiograph:
     notices: tuple[Notice, ...] = ()
     windowing: Windowing | None = None  # None where no file stands behind it
     place: Place | None = None  # likewise, and where the file does not say
+    kept: tuple[tuple[str, str], ...] = ()  # (keyword, value) of what a caller asked for by name
 
     def __post_init__(self) -> None:
         if self.stored.ndim != 2 or self.levels.ndim != 1:

@@ -103,6 +103,43 @@ class TrainingError(ConfigurationError):
     title = "Training stopped"
 
 
+class BatchError(ConfigurationError):
+    """A batch cannot go on; what was answered is kept and the message says how to continue."""
+
+    code = "batch_stopped"
+    title = "The batch stopped"
+
+
+class InputError(SpineXRError):
+    """An input of a batch cannot be had. Never answered over HTTP."""
+
+    code = "unreadable_file"
+    title = "The file cannot be read"
+
+
+# --- inputs of a batch ----------------------------------------------------------------------------
+
+
+class FileChangedError(InputError):
+    code = "file_changed"
+    title = "The file changed while it was read"
+
+
+class UnsafeArchiveError(InputError):
+    code = "unsafe_archive"
+    title = "The archive may not be opened"
+
+
+class LinkLoopError(InputError):
+    code = "link_loop"
+    title = "The link leads to a folder that holds it"
+
+
+class WorkerDiedError(InputError):
+    code = "worker_died"
+    title = "The file ended the process that analysed it"
+
+
 # --- request --------------------------------------------------------------------------------------
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import base64
 import io
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,7 @@ def create_reference(weights: Path, threads: int) -> Flask:
         weights: folder with checkpoints in the standard layout.
         threads: of torch.
     """
-    classifiers = [(_classifier(name, weights / file), share) for name, file, share in _MEMBERS]
-    detector: Any = YOLO(str(weights / _DETECTOR))
+    answer = plain(weights, threads)
     app = Flask("reference")
 
     @app.get("/health")
@@ -60,8 +60,23 @@ def create_reference(weights: Path, threads: int) -> Flask:
 
     @app.post("/upload")
     def upload() -> Any:
+        return jsonify(answer(request.files["file"].read()))
+
+    return app
+
+
+def plain(weights: Path, threads: int) -> Callable[[bytes], dict[str, Any]]:
+    """What the plain server does with a file, its models loaded; for one thread.
+
+    Args:
+        weights, threads: as in `create_reference`.
+    """
+    classifiers = [(_classifier(name, weights / file), share) for name, file, share in _MEMBERS]
+    detector: Any = YOLO(str(weights / _DETECTOR))
+
+    def answer(data: bytes) -> dict[str, Any]:
         torch.set_num_threads(threads)  # ultralytics changes it whenever it predicts
-        grey = _grey(request.files["file"].read())
+        grey = _grey(data)
         probability = _probability(classifiers, grey)
         abnormal = probability > _THRESHOLD
         picture = Image.fromarray(grey).convert("RGB")
@@ -71,14 +86,14 @@ def create_reference(weights: Path, threads: int) -> Flask:
             _draw(picture, boxes)
         stream = io.BytesIO()
         picture.save(stream, "PNG")
-        return jsonify(
-            abnormal=abnormal,
-            probability=probability,
-            boxes=boxes,
-            image=base64.b64encode(stream.getvalue()).decode(),
-        )
+        return {
+            "abnormal": abnormal,
+            "probability": probability,
+            "boxes": boxes,
+            "image": base64.b64encode(stream.getvalue()).decode(),
+        }
 
-    return app
+    return answer
 
 
 def _classifier(architecture: str, file: Path) -> torch.nn.Module:

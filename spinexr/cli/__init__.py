@@ -6,6 +6,7 @@ import click
 
 from spinexr import DISCLAIMER, __version__
 from spinexr.cli.analyse import analyse
+from spinexr.cli.batch import batch
 from spinexr.cli.benchmark import benchmark
 from spinexr.cli.compile import compile_bundle
 from spinexr.cli.doctor import doctor
@@ -25,6 +26,7 @@ def main() -> None:
 
 for _command in (
     analyse,
+    batch,
     serve,
     doctor,
     token,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from pydicom.datadict import dictionary_description, tag_for_keyword
@@ -127,6 +128,11 @@ def shown_attributes(
         HeaderAttribute("(0002,0010)", "TransferSyntaxUID", TRANSFER_SYNTAX, clean(syntax.name))
     )
     return tuple(found)
+
+
+def kept(dataset: Dataset, keywords: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """(keyword, value) of the attributes that are present and not empty."""
+    return tuple((k, value) for k in keywords if (value := text(dataset, k)))
 
 
 def place(dataset: Dataset) -> Place | None:

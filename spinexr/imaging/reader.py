@@ -17,6 +17,7 @@ def read(
     max_pixels: int,
     allow_other_body_part: bool = False,
     show_patient: bool = False,
+    keep: tuple[str, ...] = (),
 ) -> Radiograph:
     """Read one spine radiograph from the bytes of a DICOM file.
 
@@ -26,6 +27,7 @@ def read(
         allow_other_body_part: accept an image whose header names another body part; the
             radiograph then carries a notice that says so.
         show_patient: take the patient's name and ID among the attributes that are shown.
+        keep: keywords whose values the radiograph carries in `kept`, where the file has them.
 
     Raises:
         NotDicomError: the bytes are not DICOM.
@@ -37,6 +39,7 @@ def read(
         max_pixels=max_pixels,
         allow_other_body_part=allow_other_body_part,
         show_patient=show_patient,
+        keep=keep,
     )
 
 
@@ -46,6 +49,7 @@ def radiograph_from(
     max_pixels: int,
     allow_other_body_part: bool = False,
     show_patient: bool = False,
+    keep: tuple[str, ...] = (),
 ) -> Radiograph:
     """As `read`, from a dataset that `dicom.parse` returned.
 
@@ -67,5 +71,6 @@ def radiograph_from(
         attributes=header.shown_attributes(dataset, show_patient=show_patient),
         notices=notices + display_notices,
         place=header.place(dataset),
+        kept=header.kept(dataset, keep),
         windowing=windowing,
     )

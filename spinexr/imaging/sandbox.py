@@ -42,12 +42,14 @@ class SandboxOptions:
     memory_mb: address space of each process, its own 170 MB included.
     timeout_s: wall time for one file.
     show_patient: whether the patient's name and ID are among the attributes that are shown.
+    keep: keywords whose values a radiograph carries in `kept`.
     """
 
     workers: int = 2
     memory_mb: int = 384
     timeout_s: float = 6.0
     show_patient: bool = False
+    keep: tuple[str, ...] = ()
 
 
 class Sandbox:
@@ -95,6 +97,7 @@ class Sandbox:
                 max_pixels=max_pixels,
                 allow_other_body_part=allow_other_body_part,
                 show_patient=self.options.show_patient,
+                keep=self.options.keep,
             )
             try:
                 return _with_pixels(self._run(request), request.pixels)

@@ -33,6 +33,7 @@ class Request:
     max_pixels: int
     allow_other_body_part: bool
     show_patient: bool = False
+    keep: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,7 @@ def read(request: Request) -> Reply | SpineXRError:
             max_pixels=request.max_pixels,
             allow_other_body_part=request.allow_other_body_part,
             show_patient=request.show_patient,
+            keep=request.keep,
         )
     except SpineXRError as e:
         return e.with_traceback(None)

@@ -1,0 +1,175 @@
+"""The executor of one machine: worker processes, each with networks and decoders of its own.
+
+A worker analyses several inputs at a time, so that some are read while the networks look at
+another. Workers begin anew: nothing of the driver, its ledger least of all, is open in them, and
+they end when the driver does, however it ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from multiprocessing import connection, get_context
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+
+from spinexr.batch.executor import (
+    About,
+    Analyser,
+    Answer,
+    Done,
+    Event,
+    Executor,
+    Failure,
+    Lost,
+    Open,
+    Task,
+)
+from spinexr.errors import BatchError, SpineXRError
+
+_SPAWN = get_context("spawn")
+_LONGEST_END_S = 10.0
+
+
+@dataclass(slots=True, eq=False)
+class _Worker:
+    process: SpawnProcess
+    pipe: Connection
+    under_way: set[int] = field(default_factory=set)
+
+
+class LocalExecutor(Executor):
+    """`workers` processes on this machine."""
+
+    def __init__(self, open_analyser: Open, *, workers: int = 1) -> None:
+        """Workers that begin with `start`.
+
+        Args:
+            open_analyser: made at the top of a module, so that it can be pickled.
+        """
+        self._open = open_analyser
+        self._number = workers
+        self._workers: list[_Worker] = []
+        self._about: About | None = None
+
+    def start(self) -> About:
+        self._workers = [self._begin() for _ in range(self._number)]
+        for worker in self._workers:
+            self._hear_begin(worker)
+        assert self._about is not None  # noqa: S101
+        return self._about
+
+    @property
+    def capacity(self) -> int:
+        return self._slots * self._number
+
+    def submit(self, task: Task) -> None:
+        worker = min(self._workers, key=lambda w: len(w.under_way))
+        worker.under_way.add(task.number)
+        # One that has just died: `wait` will say that the task is lost.
+        with contextlib.suppress(OSError):
+            worker.pipe.send(task)
+
+    def wait(self, timeout_s: float) -> Sequence[Event]:
+        events: list[Event] = []
+        ready = connection.wait([w.pipe for w in self._workers], timeout_s)
+        for worker in [w for w in self._workers if w.pipe in ready]:
+            try:
+                while worker.pipe.poll():
+                    done: Done = worker.pipe.recv()
+                    worker.under_way.discard(done.number)
+                    events.append(done)
+            except (EOFError, OSError):
+                events.append(Lost(tuple(sorted(worker.under_way))))
+                self._replace(worker)
+        return events
+
+    def close(self) -> None:
+        for worker in self._workers:
+            worker.pipe.close()
+        for worker in self._workers:
+            worker.process.join(_LONGEST_END_S)
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
+            worker.process.close()
+        self._workers = []
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The process ids of the workers."""
+        return tuple(w.process.pid for w in self._workers if w.process.pid is not None)
+
+    @property
+    def _slots(self) -> int:
+        return self._about.slots if self._about else 1
+
+    def _begin(self) -> _Worker:
+        ours, theirs = _SPAWN.Pipe()
+        process = _SPAWN.Process(target=_work, args=(theirs, self._open), daemon=False)
+        process.start()
+        theirs.close()
+        return _Worker(process, ours)
+
+    def _hear_begin(self, worker: _Worker) -> None:
+        try:
+            first: About | SpineXRError = worker.pipe.recv()
+        except (EOFError, OSError) as e:
+            raise BatchError(
+                "The process that analyses ended before it could answer; there may be too little "
+                "memory for the networks."
+            ) from e
+        if isinstance(first, SpineXRError):
+            raise first
+        if self._about is not None and first.identity != self._about.identity:
+            raise BatchError("The weights changed while the batch ran. Run it again.")
+        self._about = first
+
+    def _replace(self, dead: _Worker) -> None:
+        dead.pipe.close()
+        dead.process.join(_LONGEST_END_S)
+        dead.process.kill()
+        dead.process.join()
+        dead.process.close()
+        worker = self._begin()
+        self._workers[self._workers.index(dead)] = worker
+        self._hear_begin(worker)
+
+
+def _work(pipe: Connection, open_analyser: Open) -> None:
+    """A worker's life: say what it is, then answer until the driver is gone."""
+    # Ctrl-C in a terminal reaches the whole group; what is under way is the driver's to end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # So does SIGTERM of a service; a handler, unlike SIG_IGN, is not passed on to the decoders.
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        analyser = open_analyser()
+    except SpineXRError as e:
+        pipe.send(e.with_traceback(None))
+        return
+    said = threading.Lock()
+
+    def answer(task: Task) -> None:
+        outcome = _outcome(analyser, task)
+        with said, contextlib.suppress(OSError):  # the driver is gone: so is this process, soon
+            pipe.send(Done(task.number, outcome))
+
+    pipe.send(analyser.about)
+    pool = ThreadPoolExecutor(analyser.about.slots, thread_name_prefix="spinexr-batch")
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            pool.submit(answer, pipe.recv())
+    pool.shutdown(wait=False, cancel_futures=True)
+    analyser.close()
+
+
+def _outcome(analyser: Analyser, task: Task) -> Answer | Failure:
+    try:
+        return analyser(task)
+    # A fault of the program costs one input and is named, never an input without an outcome.
+    except Exception as e:
+        return Failure("internal_error", f"A fault of the program: {type(e).__name__}.")

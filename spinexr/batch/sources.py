@@ -1,0 +1,140 @@
+"""Address → bytes, with nothing believed about the file that can change meanwhile."""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from collections import OrderedDict
+from pathlib import Path
+from typing import IO, Any
+
+from spinexr.batch import archives
+from spinexr.batch.address import Address, is_remote
+from spinexr.batch.archives import Archive
+from spinexr.errors import BatchError, FileChangedError, InputError, TooLargeError
+
+_ARCHIVES_OPEN = 16  # more than inputs are read at once, so that none in use is closed
+Stamp = tuple[Any, ...]
+
+
+def file_system(file: str) -> tuple[Any, str]:
+    """fsspec's file system for an address, and the path in it.
+
+    Raises:
+        BatchError: no such protocol, or a package that it needs is not installed.
+    """
+    import fsspec
+
+    try:
+        found: tuple[Any, str] = fsspec.core.url_to_fs(file)
+    except (ImportError, ValueError) as e:
+        raise BatchError(f"{file} cannot be opened: {e}") from e
+    return found
+
+
+class Sources:
+    """Reads inputs; archives stay open from one member to the next. Threads may share it."""
+
+    def __init__(self, *, max_bytes: int) -> None:
+        """A reader of files of at most `max_bytes` each."""
+        self._max_bytes = max_bytes
+        self._lock = threading.Lock()
+        self._archives: OrderedDict[str, tuple[Stamp, Archive]] = OrderedDict()
+
+    def read(self, address: Address) -> bytes:
+        """The bytes of one input.
+
+        Raises:
+            TooLargeError: it has more than `max_bytes`.
+            FileChangedError: it changed while it was read.
+            InputError: it cannot be read.
+        """
+        try:
+            if address.member:
+                return self._member(address)
+            return self._remote(address.file) if address.remote else self._local(address.file)
+        except FileNotFoundError as e:
+            raise InputError("The file is no longer there.") from e
+        except PermissionError as e:
+            raise InputError("The file may not be read: permission denied.") from e
+        except OSError as e:
+            raise InputError(f"The file cannot be read: {e.strerror or type(e).__name__}.") from e
+
+    def close(self) -> None:
+        """Close the archives that are open."""
+        with self._lock:
+            while self._archives:
+                self._archives.popitem()[1][1].close()
+
+    def _local(self, file: str) -> bytes:
+        if not stat.S_ISREG(os.stat(file).st_mode):  # noqa: PTH116  (opening a pipe would wait)
+            raise InputError("This is not a file.")
+        with Path(file).open("rb") as stream:
+            before = os.fstat(stream.fileno())
+            if before.st_size > self._max_bytes:
+                raise TooLargeError(archives.too_large(self._max_bytes))
+            data = stream.read(before.st_size + 1)
+            after = os.fstat(stream.fileno())
+        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+            raise _changed()
+        if len(data) != before.st_size:
+            raise _changed()
+        return data
+
+    def _remote(self, file: str) -> bytes:
+        system, path = file_system(file)
+        before = stamp_of(file)
+        with system.open(path, "rb") as stream:
+            data: bytes = stream.read(self._max_bytes + 1)
+        if len(data) > self._max_bytes:
+            raise TooLargeError(archives.too_large(self._max_bytes))
+        if stamp_of(file) != before:
+            raise _changed()
+        return data
+
+    def _member(self, address: Address) -> bytes:
+        before = stamp_of(address.file)
+        data = self._archive(address.file, before).read(address.member, max_bytes=self._max_bytes)
+        if stamp_of(address.file) != before:
+            raise _changed()
+        return data
+
+    def _archive(self, file: str, stamp: Stamp) -> Archive:
+        with self._lock:
+            known = self._archives.pop(file, None)
+            if known is not None and known[0] != stamp:
+                known[1].close()
+            if known is None or known[0] != stamp:
+                stream, size = open_stream(file)
+                known = (stamp, Archive(stream, archives.kind_of(file) or "", size=size))
+            self._archives[file] = known
+            while len(self._archives) > _ARCHIVES_OPEN:
+                self._archives.popitem(last=False)[1][1].close()
+            return known[1]
+
+
+def stamp_of(file: str) -> Stamp:
+    """What changes when a file does."""
+    if is_remote(file):
+        system, path = file_system(file)
+        info = system.info(path)
+        return (info.get("size"), info.get("mtime"), info.get("LastModified"), info.get("ETag"))
+    found = os.stat(file)  # noqa: PTH116
+    return (found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+def open_stream(file: str) -> tuple[IO[bytes], int]:
+    """A file's bytes to seek in, and how many they are.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    if is_remote(file):
+        system, path = file_system(file)
+        return system.open(path, "rb"), int(system.info(path).get("size") or 0)
+    return Path(file).open("rb"), Path(file).stat().st_size
+
+
+def _changed() -> FileChangedError:
+    return FileChangedError("The file changed while it was read. Run again when it is complete.")

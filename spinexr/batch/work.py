@@ -1,0 +1,180 @@
+"""What a worker does with an input: the one path, and its answer as a row."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from spinexr import __version__
+from spinexr.analysis import analyse
+from spinexr.batch import results
+from spinexr.batch.executor import About, Answer, Failure, Task
+from spinexr.batch.sources import Sources
+from spinexr.domain import DetectPolicy, Read
+from spinexr.errors import ModelsNotReadyError, Problem, SpineXRError
+from spinexr.imaging.sandbox import Sandbox, SandboxOptions
+from spinexr.inference.bundle import Bundle
+from spinexr.inference.engines import EngineOptions
+from spinexr.inference.engines.base import Engine
+from spinexr.inference.loading import load_predictor
+from spinexr.inference.predictor import Predictor
+from spinexr.reporting import overlay
+
+INSTANCE = "SOPInstanceUID"
+# Inputs on their way through a worker beside those that are read: one waits, one is looked at.
+_BESIDE_READERS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How inputs are analysed.
+
+    max_bytes, max_pixels: of one file.
+    keep: keywords whose values stand in the rows; `results.ADDRESS` for the input's address.
+    salt: what instance UIDs are hashed with.
+    overlay: also draw the annotated image.
+    """
+
+    max_bytes: int
+    max_pixels: int
+    detect: DetectPolicy = DetectPolicy.WHEN_ABNORMAL
+    allow_other_body_part: bool = False
+    keep: tuple[str, ...] = ()
+    salt: bytes = b""
+    overlay: bool = False
+
+    @property
+    def read_keywords(self) -> tuple[str, ...]:
+        """The attributes that reading has to bring along."""
+        return (INSTANCE, *(k for k in self.keep if k not in (INSTANCE, results.ADDRESS)))
+
+
+@dataclass(frozen=True, slots=True)
+class OpenWorker:
+    """Loads a bundle and starts its decoders; pickled on its way to a worker."""
+
+    weights: Path
+    engine: EngineOptions
+    sandbox: SandboxOptions
+    options: Options
+
+    def __call__(self) -> Worker:
+        """A worker that has answered once.
+
+        Raises:
+            ModelsNotReadyError: the bundle cannot be loaded, or not in the precision asked for.
+            DecoderCrashedError: the decoders cannot start.
+        """
+        slots = self.sandbox.workers + _BESIDE_READERS
+        sandbox = Sandbox(dataclasses.replace(self.sandbox, keep=self.options.read_keywords))
+        try:
+            wait = sandbox.start()
+            predictor = load_predictor(self.weights, self.engine, queue=slots)
+            wait()
+            self._check_precision(predictor.engine)
+        except BaseException:
+            sandbox.close()
+            raise
+        return Worker(predictor, sandbox.read, self.options, slots=slots, sandbox=sandbox)
+
+    def _check_precision(self, engine: Engine) -> None:
+        if engine.precision is not self.engine.precision:
+            message = f"Nothing is analysed in {self.engine.precision}: {engine.precision_note}"
+            raise ModelsNotReadyError(message, [Problem("precision", message)])
+
+
+class Worker:
+    """A loaded bundle that answers tasks. Threads may share it."""
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        read: Read,
+        options: Options,
+        *,
+        slots: int,
+        sandbox: Sandbox | None = None,
+    ) -> None:
+        """A worker over a predictor that has at least `slots` places; both are closed with it."""
+        self._predictor, self._read, self._options = predictor, read, options
+        self._sandbox = sandbox
+        self._sources = Sources(max_bytes=options.max_bytes)
+        self._sha256 = bundle_sha256(predictor)
+        self.about = About(
+            identity={
+                "bundle": predictor.summary.name,
+                "bundle_sha256": self._sha256,
+                "engine": predictor.engine.name,
+                "device": predictor.engine.device,
+                "precision": predictor.engine.precision.value,
+                "detect": options.detect.value,
+                "allow_other_body_part": options.allow_other_body_part,
+                "max_pixels": options.max_pixels,
+                "keep": list(options.keep),
+                "schema": results.SCHEMA_VERSION,
+            },
+            caveat=predictor.summary.caveat,
+            slots=slots,
+        )
+
+    def __call__(self, task: Task) -> Answer | Failure:
+        """The answer to one input, or its refusal."""
+        start = perf_counter()
+        options = self._options
+        try:
+            data = self._sources.read(task.address) if task.data is None else task.data
+            fetch_ms = (perf_counter() - start) * 1000.0
+            analysis = analyse(
+                data,
+                predictor=self._predictor,
+                max_pixels=options.max_pixels,
+                detect=options.detect,
+                allow_other_body_part=options.allow_other_body_part,
+                read=self._read,
+            )
+        except SpineXRError as e:
+            return Failure(e.code, e.message)
+        row = results.row(
+            analysis,
+            precision=self._predictor.engine.precision.value,
+            bundle_sha256=self._sha256,
+            software=__version__,
+            fetch_ms=fetch_ms,
+            kept=self._kept(analysis.radiograph.kept, task),
+            instance=results.hashed(dict(analysis.radiograph.kept).get(INSTANCE), options.salt),
+        )
+        return Answer(row, overlay.as_jpeg(analysis).data if options.overlay else None)
+
+    def close(self) -> None:
+        """End the decoders and the inference thread."""
+        self._sources.close()
+        if self._sandbox is not None:
+            self._sandbox.close()
+        self._predictor.close()
+
+    def _kept(self, values: tuple[tuple[str, str], ...], task: Task) -> dict[str, str | None]:
+        known: dict[str, str | None] = dict(values)
+        known[results.ADDRESS] = str(task.address)
+        return {keyword: known.get(keyword) for keyword in self._options.keep}
+
+
+def bundle_sha256(predictor: Predictor) -> str:
+    """SHA-256 over the networks and over every number of the manifests that a result depends on."""
+    profile = {
+        "networks": predictor.fingerprint,
+        "ensemble": _plain(predictor.bundle.ensemble, predictor.bundle),
+        "detector": _plain(predictor.bundle.detector, predictor.bundle),
+    }
+    return hashlib.sha256(json.dumps(profile, sort_keys=True).encode()).hexdigest()
+
+
+def _plain(spec: Any, bundle: Bundle) -> Any:
+    def default(value: object) -> str:
+        return bundle.relative(value) if isinstance(value, Path) else str(value)
+
+    return json.loads(json.dumps(dataclasses.asdict(spec), default=default))

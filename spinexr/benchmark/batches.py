@@ -1,0 +1,225 @@
+"""What a batch costs beside its analyses, and how it compares with a plain loop.
+
+`python -m spinexr.benchmark.batches driver --inputs 1000000`: an analysis that takes no time, to
+see the driver alone; then a resume over all that is answered. `python -m spinexr.benchmark.batches
+local --images 500`: a batch on this machine against a loop over the plain server's functions, both
+in one run, over phantoms in four encodings. Both print JSON.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections import deque
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter, process_time
+from typing import Any
+
+import click
+
+from spinexr.batch import listing, results
+from spinexr.batch.address import Address
+from spinexr.batch.driver import Driver, Places, Progress
+from spinexr.batch.executor import About, Answer, Done, Event, Executor, Task
+from spinexr.batch.ledger import Ledger, State
+from spinexr.batch.local import LocalExecutor
+from spinexr.batch.work import OpenWorker, Options
+from spinexr.benchmark import radiographs
+from spinexr.imaging.sandbox import SandboxOptions
+from spinexr.inference.engines import EngineOptions
+from spinexr.inference.engines.precision import Precision
+from spinexr.processors import available_threads
+
+_CAPACITY = 16
+_SETTLED_AFTER = 50_000  # inputs, after which memory should no longer grow
+_MAX_BYTES = 64 * 1024 * 1024
+_MAX_PIXELS = 100_000_000
+_SIDES = ((1228, 803), (1024, 700), (900, 620), (1400, 900))  # about half of VinDr-SpineXR's
+
+
+class _Nothing(Executor):
+    """Answers at once, with a row as full as any."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Task] = deque()
+        members = [{"name": n, "architecture": n, "probability": 0.5, "weight": 0.3} for n in "abc"]
+        self._row = dict.fromkeys(
+            n for n in results.schema(()).names if n not in ("input", "duplicate_of")
+        ) | {"decision": "normal", "probability": 0.5, "members": members, "bundle": "none"}
+
+    def start(self) -> About:
+        return About({}, None, _CAPACITY)
+
+    @property
+    def capacity(self) -> int:
+        return _CAPACITY
+
+    def submit(self, task: Task) -> None:
+        self._waiting.append(task)
+
+    def wait(self, timeout_s: float) -> Sequence[Event]:
+        task = self._waiting.popleft()
+        instance = hashlib.sha256(str(task.number).encode()).hexdigest()[:32]
+        return [Done(task.number, Answer({**self._row, "instance": instance}))]
+
+    def close(self) -> None:
+        """There is nothing to end."""
+
+
+def of_driver(root: Path, inputs: int) -> dict[str, float]:
+    """Milliseconds an input, growth of memory after the first inputs, seconds of a resume.
+
+    Times of the processor are given too: on a busy machine they say more.
+    """
+    (root / "results").mkdir()
+    settled = 0
+
+    def watch(progress: Progress) -> None:
+        nonlocal settled
+        if not settled and progress.answered >= min(_SETTLED_AFTER, inputs // 2):
+            settled = _resident_bytes()
+
+    def run() -> tuple[float, float, Ledger]:
+        start, start_processor = perf_counter(), process_time()
+        ledger = Ledger(root / "ledger.sqlite")
+        driver = Driver(
+            ledger=ledger, executor=_Nothing(), places=Places(root / "results"),
+            schema=results.schema(()), max_bytes=_MAX_BYTES, report=watch,
+        )  # fmt: skip
+        driver.run(Address(f"/archive/{n // 1000:06d}/{n:09d}.dcm") for n in range(inputs))
+        return perf_counter() - start, process_time() - start_processor, ledger
+
+    first_s, first_processor_s, ledger = run()
+    grown = _resident_bytes() / settled - 1
+    answered = ledger.count(State.ANSWERED)
+    ledger.close()
+    resume_s, resume_processor_s, ledger = run()
+    ledger.close()
+    return {
+        "inputs": inputs,
+        "answered": answered,
+        "ms_an_input": 1000 * first_s / inputs,
+        "processor_ms_an_input": 1000 * first_processor_s / inputs,
+        "memory_grown": grown,
+        "resume_s": resume_s,
+        "resume_processor_s": resume_processor_s,
+    }
+
+
+def of_local(
+    root: Path, images: int, precisions: Sequence[Precision], *, detector: str = "yolo11l"
+) -> dict[str, Any]:
+    """Images a second of the plain loop and of batches, over the same files."""
+    from spinexr.training.untrained import write_untrained_bundle
+
+    weights, files = root / "weights", root / "files"
+    write_untrained_bundle(weights, detector=detector)
+    files.mkdir()
+    stored = radiographs.phantom()
+    for n, (name, data) in enumerate(_files(stored, images)):
+        (files / f"{n:06d}-{name}.dcm").write_bytes(data)
+    found: dict[str, Any] = {"images": images, "plain": _plain_rate(weights, files)}
+    for precision in precisions:
+        for workers in (1, 2):
+            rate = _rate(root, weights, files, precision, workers)
+            found[f"{precision}, {workers} workers"] = rate
+        found[f"{precision} against the plain loop"] = (
+            found[f"{precision}, 1 workers"] / found["plain"]
+        )
+        found[f"{precision}, efficiency of 2 workers"] = (
+            found[f"{precision}, 2 workers"] / found[f"{precision}, 1 workers"]
+        )
+    return found
+
+
+def _files(stored: radiographs.Stored, images: int) -> Iterator[tuple[str, bytes]]:
+    """Few radiographs in each encoding, over and over: files differ by name alone."""
+    made = []
+    for syntax in radiographs.SYNTAXES:
+        for rows, columns in _SIDES:
+            sized = radiographs.resized(stored, rows * columns / 1e6)
+            made.append((syntax.replace(" ", "-"), radiographs.encoded(sized, syntax)))
+    for n in range(images):
+        yield made[n % len(made)]
+
+
+def _plain_rate(weights: Path, files: Path) -> float:
+    """Images a second of the plain server's functions in a loop."""
+    from spinexr.benchmark import reference  # torch and ultralytics: seconds to import
+
+    plain = reference.plain(weights, available_threads())
+    listed = sorted(files.iterdir())
+    plain(listed[0].read_bytes())
+    start = perf_counter()
+    for file in listed:
+        plain(file.read_bytes())
+    return len(listed) / (perf_counter() - start)
+
+
+def _rate(root: Path, weights: Path, files: Path, precision: Precision, workers: int) -> float:
+    """Images a second of a batch once its workers are there."""
+    threads = max(1, available_threads() // workers)
+    opened = OpenWorker(
+        weights=weights,
+        engine=EngineOptions(
+            engine="openvino", store=root / "engines", precision=precision, threads=threads,
+            unjudged=True,
+        ),
+        sandbox=SandboxOptions(timeout_s=60),
+        options=Options(max_bytes=_MAX_BYTES, max_pixels=_MAX_PIXELS),
+    )  # fmt: skip
+    executor = LocalExecutor(opened, workers=workers)
+    with TemporaryDirectory(dir=root) as folder:
+        executor.start()
+        ledger = Ledger(Path(folder) / "ledger.sqlite")
+        driver = Driver(
+            ledger=ledger, executor=executor, places=Places(Path(folder)),
+            schema=results.schema(()), max_bytes=_MAX_BYTES,
+        )  # fmt: skip
+        start = perf_counter()
+        driver.run(listing.inputs([str(files)]))
+        seconds = perf_counter() - start
+        answered = ledger.count(State.ANSWERED)
+        ledger.close()
+        executor.close()
+    if answered != len(list(files.iterdir())):
+        raise click.ClickException("Not every image was answered.")
+    return answered / seconds
+
+
+def _resident_bytes() -> int:
+    pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+@click.group()
+def main() -> None:
+    """Measure batches on this machine. Leave it alone meanwhile."""
+
+
+@main.command()
+@click.option("--inputs", type=click.IntRange(100), default=1_000_000, show_default=True)
+def driver(inputs: int) -> None:
+    """What the driver costs beside the analyses."""
+    with TemporaryDirectory(prefix="spinexr-benchmark-") as folder:
+        click.echo(json.dumps(of_driver(Path(folder), inputs), indent=2))
+
+
+@main.command()
+@click.option("--images", type=click.IntRange(1), default=500, show_default=True)
+@click.option("--precision", "precisions", multiple=True, default=("exact", "bf16"))
+@click.option("--detector", default="yolo11l", show_default=True)
+def local(images: int, precisions: tuple[str, ...], detector: str) -> None:
+    """A batch on this machine against a plain loop."""
+    with TemporaryDirectory(prefix="spinexr-benchmark-") as folder:
+        wanted = tuple(map(Precision, precisions))
+        found = of_local(Path(folder), images, wanted, detector=detector)
+        click.echo(json.dumps(found, indent=2))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,291 @@
+"""`spinexr batch`."""
+
+from __future__ import annotations
+
+import re
+import signal
+import sys
+import threading
+import time
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from spinexr.cli.common import FAILED, fail, settings_with, weights_option
+from spinexr.domain import DetectPolicy
+from spinexr.errors import SpineXRError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from spinexr.batch.driver import Progress
+    from spinexr.batch.executor import About
+    from spinexr.batch.folder import OutputFolder
+    from spinexr.batch.ledger import Ledger
+    from spinexr.batch.work import OpenWorker
+    from spinexr.settings import Settings
+
+_INTERRUPTED = 130  # 128 + SIGINT, as shells say it
+_SECONDS_BETWEEN_LINES = 0.5
+
+
+@click.command()
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT…")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for results/, failures.parquet, summary.html and the ledger.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="Processes with networks of their own, which share the processors.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["exact", "bf16", "int8"]),
+    help="Numbers that OpenVINO computes in.  [default: SPINEXR_PRECISION, else exact]",
+)
+@click.option(
+    "--detect",
+    type=click.Choice([p.value for p in DetectPolicy]),
+    help="When the lesion detector runs.  [default: SPINEXR_DETECT, else when_abnormal]",
+)
+@click.option("--overlay", is_flag=True, help="Also write the annotated images, to overlay/.")
+@click.option(
+    "--keep",
+    multiple=True,
+    metavar="TAG",
+    help="Put this attribute of the files into the results, such as SOPInstanceUID or PatientID; "
+    "“address” is where the file lies. May be given more than once.",
+)
+@click.option(
+    "--allow-other-body-part", is_flag=True, help="Go on when a file names another body part."
+)
+@click.option("--resume", is_flag=True, help="Go on with the results that the folder holds.")
+@weights_option
+def batch(
+    inputs: tuple[str, ...],
+    out: Path,
+    workers: int,
+    precision: str | None,
+    detect: str | None,
+    overlay: bool,
+    keep: tuple[str, ...],
+    allow_other_body_part: bool,
+    resume: bool,
+    weights: Path | None,
+) -> None:
+    """Analyse many radiographs to one table.
+
+    INPUT is a file, a folder, a glob, a csv of paths, a DICOMDIR, a zip or tar archive, or an
+    address that fsspec opens. It may be ended at any moment, and goes on with --resume. Exit status
+    0 when every input was answered, 1 when some were not, 2 when it was called wrongly, 130 when it
+    was interrupted.
+    """
+    try:
+        from spinexr.batch import listing
+        from spinexr.batch.folder import OutputFolder
+    except ImportError as e:
+        fail(f"batches need the package {e.name}: pip install -r requirements.txt")
+
+    keep = _kept(keep)
+    try:
+        listing.check(inputs)
+    except SpineXRError as e:
+        raise click.UsageError(e.message) from e
+    settings = settings_with(weights=weights, detect=detect, precision=precision)
+    finished, failed = False, 0
+    try:
+        with ExitStack() as stack:
+            folder = OutputFolder(out)
+            stack.callback(folder.close)
+            opened = _open_worker(
+                settings, folder.salt, workers, overlay=overlay, keep=keep,
+                allow_other_body_part=allow_other_body_part,
+            )  # fmt: skip
+            finished, failed = _run(stack, inputs, folder, opened, workers, resume=resume)
+    except SpineXRError as e:
+        fail(e.message)
+    except OSError as e:
+        fail(str(e))
+    except KeyboardInterrupt:  # while the networks were loaded
+        finished = False
+    if not finished:
+        sys.exit(_INTERRUPTED)
+    sys.exit(FAILED if failed else 0)
+
+
+def _kept(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Each name once, as a keyword of DICOM; 0010,0020 and (0010,0020) are PatientID."""
+    from pydicom.datadict import keyword_for_tag, tag_for_keyword
+
+    from spinexr.batch.results import ADDRESS
+
+    found = []
+    for name in names:
+        keyword = name
+        if tag := re.fullmatch(r"\(?([0-9A-Fa-f]{4}),?([0-9A-Fa-f]{4})\)?", name):
+            keyword = keyword_for_tag(int(tag[1] + tag[2], 16))
+        if keyword != ADDRESS and (not keyword or tag_for_keyword(keyword) is None):
+            raise click.UsageError(f"--keep {name}: no attribute of DICOM has this name.")
+        found.append(keyword)
+    return tuple(dict.fromkeys(found))
+
+
+def _open_worker(
+    settings: Settings,
+    salt: bytes,
+    workers: int,
+    *,
+    overlay: bool,
+    keep: tuple[str, ...],
+    allow_other_body_part: bool,
+) -> OpenWorker:
+    """How each worker begins; the processors are shared out among them."""
+    from spinexr.batch.work import OpenWorker, Options
+    from spinexr.processors import available_threads
+
+    threads = settings.inference_threads or available_threads()
+    engine = settings.engine_options
+    if workers > 1:
+        engine = replace(engine, threads=max(1, threads // workers))
+    return OpenWorker(
+        weights=settings.weights.resolve(),
+        engine=engine,
+        sandbox=settings.sandbox_options,
+        options=Options(
+            max_bytes=settings.max_upload_bytes,
+            max_pixels=settings.max_pixels,
+            detect=settings.detect_policy,
+            allow_other_body_part=allow_other_body_part,
+            keep=keep,
+            salt=salt,
+            overlay=overlay,
+        ),
+    )
+
+
+def _run(
+    stack: ExitStack,
+    inputs: tuple[str, ...],
+    folder: OutputFolder,
+    opened: OpenWorker,
+    workers: int,
+    *,
+    resume: bool,
+) -> tuple[bool, int]:
+    """(whether it ran to its end, how many inputs failed)."""
+    from spinexr.batch import listing, results
+    from spinexr.batch.driver import Driver, Places
+    from spinexr.batch.ledger import Ledger, State
+    from spinexr.batch.local import LocalExecutor
+
+    executor = LocalExecutor(opened, workers=workers)
+    stack.callback(executor.close)
+    about = executor.start()
+    if folder.holds(about.identity) and not resume:
+        raise click.UsageError(
+            f"{folder.root} holds results of this batch; --resume goes on with them."
+        )
+    folder.choose(about.identity)
+    ledger = Ledger(folder.ledger)
+    stack.callback(ledger.close)
+    line = _Line()
+    with _stoppable() as stop:
+        driver = Driver(
+            ledger=ledger,
+            executor=executor,
+            places=Places(folder.results, folder.overlays if opened.options.overlay else None),
+            schema=results.schema(opened.options.keep),
+            max_bytes=opened.options.max_bytes,
+            report=line,
+            stop=stop.is_set,
+        )
+        try:
+            finished = driver.run(listing.inputs(inputs))
+        finally:
+            line.clear()
+    _conclude(folder, ledger, about)
+    return finished, ledger.count(State.FAILED)
+
+
+def _conclude(folder: OutputFolder, ledger: Ledger, about: About) -> None:
+    """Failures and summary, and a short table on standard output."""
+    from spinexr.batch import results, summary
+    from spinexr.batch.ledger import State
+
+    results.write_failures(folder.failures, ledger.failures())
+    counts = summary.count(results.batches(folder.results, summary.COLUMNS))
+    codes = ledger.failure_codes()
+    waiting = ledger.count(State.WAITING) + ledger.count(State.IN_FLIGHT)
+    page = summary.as_html(
+        counts, failures=codes, waiting=waiting, active_s=ledger.active_s,
+        identity=about.identity, caveat=about.caveat,
+    )  # fmt: skip
+    results.write_bytes(folder.summary, page.encode())
+    rows = {
+        "abnormal": counts.abnormal,
+        "normal": counts.normal,
+        **{f"failed: {code}": number for code, number in codes.items()},
+    }
+    if waiting:
+        rows["waiting"] = waiting
+    for name, number in rows.items():
+        click.echo(f"{number:>10,}  {name}")
+    if about.caveat:
+        click.echo(about.caveat)
+    click.echo(f"{folder.results}, {folder.summary}")
+
+
+@contextmanager
+def _stoppable() -> Iterator[threading.Event]:
+    """Set by the first Ctrl-C or SIGTERM; the second ends the program at once."""
+    stop = threading.Event()
+
+    def ask(number: int, _: object) -> None:
+        stop.set()
+        signal.signal(number, signal.SIG_DFL)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Line:
+    """One line of progress on a terminal; nothing without one."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._shown = 0.0
+
+    def __call__(self, progress: Progress) -> None:
+        now = time.monotonic()
+        if not self._terminal or now - self._shown < _SECONDS_BETWEEN_LINES:
+            return
+        self._shown = now
+        click.echo(f"\r\x1b[K{text_of(progress)}", nl=False, err=True)
+
+    def clear(self) -> None:
+        if self._terminal:
+            click.echo("\r\x1b[K", nl=False, err=True)
+
+
+def text_of(progress: Progress) -> str:
+    """The line: done of all, rate, time left, failures."""
+    done = progress.answered + progress.failed
+    more = "" if progress.listed else "+"
+    text = f"Analysing: {done:,}/{progress.known:,}{more}, {progress.per_s:.1f}/s"
+    if (left := progress.left_s) is not None:
+        hours, rest = divmod(int(left), 3600)
+        text += f", {hours}:{rest // 60:02d}:{rest % 60:02d} left"
+    return f"{text}, {progress.failed:,} failed"

@@ -1,0 +1,1 @@
+"""Batches, from their inputs to their result sets."""

@@ -1,0 +1,107 @@
+"""Worker processes on this machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from spinexr.batch.address import Address
+from spinexr.batch.executor import Analyser, Answer, Done, Event, Failure, Lost, Task
+from spinexr.batch.local import LocalExecutor
+from spinexr.errors import BatchError, ModelsNotReadyError
+from tests import builders
+from tests.batch.workers import KILL, OpenFake
+
+_LONGEST_S = 60.0
+
+
+@dataclass(frozen=True)
+class OpenNone:
+    """A worker that there can never be."""
+
+    dies: bool = False
+
+    def __call__(self) -> Analyser:
+        if self.dies:
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise ModelsNotReadyError("best.pt is missing.")
+
+
+@pytest.fixture
+def executor() -> Iterator[LocalExecutor]:
+    made = LocalExecutor(OpenFake())
+    made.start()
+    yield made
+    made.close()
+
+
+def events(executor: LocalExecutor, number: int) -> list[Event]:
+    """The next so many tasks' ends."""
+    found: list[Event] = []
+    while sum(len(e.numbers) if isinstance(e, Lost) else 1 for e in found) < number:
+        new = executor.wait(_LONGEST_S)
+        assert new
+        found.extend(new)
+    return found
+
+
+def test_a_worker_answers_refuses_and_outlives_the_one_that_a_file_killed(
+    executor: LocalExecutor, tmp_path: Path
+) -> None:
+    for name, data in (("good", builders.dicom()), ("bad", b"x" * 200), ("deadly", KILL)):
+        (tmp_path / name).write_bytes(data)
+    assert executor.capacity == 2
+    executor.submit(Task(1, Address(str(tmp_path / "good"))))
+    executor.submit(Task(2, Address(str(tmp_path / "bad"))))
+    outcomes = {e.number: e.outcome for e in events(executor, 2) if isinstance(e, Done)}
+    assert isinstance(outcomes[1], Answer)
+    assert outcomes[1].row["decision"] == "abnormal"
+    assert isinstance(outcomes[2], Failure)
+    assert outcomes[2].code == "not_dicom"
+    executor.submit(Task(3, Address(str(tmp_path / "deadly"))))
+    assert events(executor, 1) == [Lost((3,))]
+    executor.submit(Task(4, Address(str(tmp_path / "good"))))
+    (done,) = events(executor, 1)
+    assert isinstance(done, Done)
+    assert isinstance(done.outcome, Answer)
+
+
+def test_a_fault_of_the_program_costs_one_input_and_is_named(executor: LocalExecutor) -> None:
+    executor.submit(Task(1, Address("/there/is/no/such/file")))
+    (done,) = events(executor, 1)
+    assert isinstance(done, Done)
+    assert isinstance(done.outcome, Failure)
+    assert done.outcome.code == "internal_error"
+    assert "such" not in done.outcome.message
+
+
+def test_workers_that_cannot_begin_say_why() -> None:
+    for opened, error in ((OpenNone(), ModelsNotReadyError), (OpenNone(dies=True), BatchError)):
+        executor = LocalExecutor(opened)
+        with pytest.raises(error):
+            executor.start()
+        executor.close()
+
+
+def test_a_signal_to_the_whole_group_costs_no_input_its_answer(
+    executor: LocalExecutor, tmp_path: Path
+) -> None:
+    (tmp_path / "good").write_bytes(builders.dicom())
+    for asked in (signal.SIGINT, signal.SIGTERM):
+        os.kill(executor.pids[0], asked)
+        executor.submit(Task(1, Address(str(tmp_path / "good"))))
+        (done,) = events(executor, 1)
+        assert isinstance(done, Done)
+
+
+def test_workers_end_with_the_executor(executor: LocalExecutor) -> None:
+    (pid,) = executor.pids
+    worker = psutil.Process(pid)
+    executor.close()
+    assert not worker.is_running()
