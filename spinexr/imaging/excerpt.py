@@ -7,6 +7,7 @@ left out.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections.abc import Callable, Iterable
@@ -35,25 +36,43 @@ def source(dataset: Dataset, windowing: Windowing, notices: Iterable[Notice]) ->
     kept.SpecificCharacterSet = "ISO_IR 192"
     for clean, keywords in _KINDS.items():
         for keyword in keywords:
-            for value in header.raw_texts(dataset, keyword)[:1]:
-                if cleaned := clean(value):
-                    setattr(kept, keyword, cleaned)
-    for keyword in ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "BitsStored", "HighBit",
-                    "PixelRepresentation"):  # fmt: skip
-        if isinstance(value := header.optional(dataset, keyword), int):
-            setattr(kept, keyword, value)
+            _attempt(_add_text, kept, dataset, keyword, clean)
+    _attempt(_add_orientation, kept, dataset)
+    _attempt(_add_region, kept, dataset)
+    if MODALITY_LUT_IGNORED not in notices:
+        _attempt(_add_modality_lut, kept, dataset)
+    _attempt(_add_voi_lut, kept, dataset, windowing)
+    kept.PresentationLUTShape = "INVERSE" if windowing.inverse else "IDENTITY"
+    return Source(_as_bytes(kept))
+
+
+def _attempt(add: Callable[..., None], kept: Dataset, *arguments: Any) -> None:
+    """Add something, or leave it out where the file is damaged there: that costs no analysis."""
+    part = Dataset()
+    # Damage raises AttributeError, TypeError, ValueError, LookupError, struct.error, …
+    with contextlib.suppress(Exception):
+        add(part, *arguments)
+        _as_bytes(part)
+        kept.update(part)
+
+
+def _as_bytes(dataset: Dataset) -> bytes:
+    stream = DicomBytesIO()
+    stream.is_implicit_VR, stream.is_little_endian = False, True
+    write_dataset(stream, dataset, parent_encoding="utf-8")
+    return stream.getvalue()
+
+
+def _add_text(kept: Dataset, dataset: Dataset, keyword: str, clean: Callable[[str], str]) -> None:
+    for value in header.raw_texts(dataset, keyword)[:1]:
+        if cleaned := clean(value):
+            setattr(kept, keyword, cleaned)
+
+
+def _add_orientation(kept: Dataset, dataset: Dataset) -> None:
     orientation = [v for t in header.raw_texts(dataset, "PatientOrientation") if (v := _code(t))]
     if len(orientation) == 2:  # along the rows, along the columns
         kept.PatientOrientation = orientation
-    _add_region(kept, dataset)
-    if MODALITY_LUT_IGNORED not in notices:
-        _add_modality_lut(kept, dataset)
-    _add_voi_lut(kept, dataset, windowing)
-    kept.PresentationLUTShape = "INVERSE" if windowing.inverse else "IDENTITY"
-    stream = DicomBytesIO()
-    stream.is_implicit_VR, stream.is_little_endian = False, True
-    write_dataset(stream, kept, parent_encoding="utf-8")
-    return Source(stream.getvalue())
 
 
 def _add_region(kept: Dataset, dataset: Dataset) -> None:
@@ -221,7 +240,7 @@ def _measure(value: str) -> str:
     return decimal(number) if 0 < number < math.inf else ""
 
 
-_KINDS: dict[Callable[[str], Any], tuple[str, ...]] = {
+_KINDS: dict[Callable[[str], str], tuple[str, ...]] = {
     _uid: ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"),
     _name: ("PatientName", "ReferringPhysicianName"),
     _long: ("PatientID", "IssuerOfPatientID", "StudyDescription"),

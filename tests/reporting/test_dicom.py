@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from collections.abc import Iterator
@@ -21,7 +22,8 @@ from pydicom.sr.codedict import codes as standard
 from spinexr import DISCLAIMER
 from spinexr.analysis import analyse
 from spinexr.domain import Analysis, Box, DetectPolicy, Finding, ObjectKind
-from spinexr.errors import ConfigurationError, NotReferableError
+from spinexr.errors import ConfigurationError, NotReferableError, SpineXRError
+from spinexr.imaging import reader
 from spinexr.inference.predictor import Predictor
 from spinexr.phantom.writer import Uids
 from spinexr.reporting import codes, dicom, overlay
@@ -438,6 +440,49 @@ ODD: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("case", ODD)
 def test_odd_headers_make_valid_objects(case: str, tmp_path: Path) -> None:
     assert complaints(analysis(attributes=ODD[case]), tmp_path) == VALID
+
+
+def test_damage_where_only_objects_look_costs_no_analysis(
+    judge: tuple[Predictor, FakeEngine], tmp_path: Path
+) -> None:
+    """Every byte of the header in turn is another one; refusals are as they were."""
+    data = builders.dicom(attributes={**PATIENT, "VOILUTSequence": lut(4, [0, 1, 2, 4095])})
+    end = data.index(b"\xe0\x7f\x10\x00OW")
+    met = 0
+    for at in range(400, end, pick(23, 1)):
+        for value in (0x00, 0x5C, 0xFF):
+            damaged = data[:at] + bytes([value]) + data[at + 1 :]
+            try:
+                result = analyse(damaged, predictor=judge[0], max_pixels=40_000_000)
+            except SpineXRError:
+                continue
+            met += 1
+            with contextlib.suppress(NotReferableError):
+                dicom.build(result, codes=CODES, now=NOW, kinds=(ObjectKind.PRESENTATION,))
+    assert met > 50
+
+
+@pytest.mark.parametrize(
+    ("keyword", "item"),
+    [
+        ("VOILUTSequence", {"LUTDescriptor": ("IS", [2, 99999, 16]), "LUTData": ("US", [1, 2])}),
+        ("VOILUTSequence", {"LUTDescriptor": ("US", [2, 0, 16]), "LUTData": ("LO", ["a", "b"])}),
+        ("ModalityLUTSequence", {"LUTDescriptor": ("LO", "x"), "LUTData": ("OW", b"")}),
+        ("AnatomicRegionSequence", {"CodeValue": ("OB", b"\xff\xfe")}),
+        ("AnatomicRegionSequence", {"CodeValue": ("LO", "x" * 40)}),
+    ],
+)
+def test_items_that_are_none_are_left_out(
+    keyword: str, item: dict[str, tuple[str, Any]], tmp_path: Path
+) -> None:
+    odd = Dataset()
+    for name, (vr, value) in item.items():
+        odd.add_new(name, vr, value)
+    dataset = builders.dataset()
+    setattr(dataset, keyword, [odd])
+    radiograph = reader.radiograph_from(dataset, max_pixels=40_000_000)
+    result = replace(analysis(), radiograph=radiograph)
+    assert complaints(result, tmp_path) == VALID
 
 
 @pytest.mark.parametrize("case", ["a Japanese name", "a Korean name", "Cyrillic"])
