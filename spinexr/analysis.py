@@ -70,5 +70,6 @@ def analyse(
         device=predictor.engine.device,
         other_body_part_allowed=any(n.code == "other_body_part" for n in radiograph.notices),
         notices=notices,
+        fingerprint=predictor.fingerprint,
         stage_ms=MappingProxyType({"read": read_ms, **timed.stage_ms}),
     )

@@ -40,6 +40,14 @@ class DetectPolicy(StrEnum):
     ALWAYS = "always"
 
 
+class ObjectKind(StrEnum):
+    """The DICOM objects that can be made of an analysis."""
+
+    REPORT = "report"  # Comprehensive 3D SR, TID 1500
+    PRESENTATION = "presentation"  # Grayscale Softcopy Presentation State
+    PICTURE = "picture"  # Secondary Capture
+
+
 class Agreement(StrEnum):
     """Whether classifier and detector say the same."""
 
@@ -128,6 +136,19 @@ class Place:
     instance_number: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What DICOM objects about a radiograph repeat of its file.
+
+    It says who the patient is: nothing shows it, logs it or puts it into other forms of a result.
+
+    header: attributes of an allow-list, cleaned, as one dataset in Explicit VR Little Endian with
+        text in UTF-8.
+    """
+
+    header: bytes = field(repr=False)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Radiograph:
     """One decoded radiograph.
@@ -148,6 +169,7 @@ class Radiograph:
     windowing: Windowing | None = None  # None where no file stands behind it
     place: Place | None = None  # likewise, and where the file does not say
     kept: tuple[tuple[str, str], ...] = ()  # (keyword, value) of what a caller asked for by name
+    source: Source | None = None  # None where no file stands behind it
 
     def __post_init__(self) -> None:
         if self.stored.ndim != 2 or self.levels.ndim != 1:
@@ -347,7 +369,7 @@ class BundleSummary:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Analysis:
-    """The whole answer to one radiograph."""
+    """The whole answer to one radiograph. `fingerprint` is the SHA-256 of the weights."""
 
     radiograph: Radiograph
     prediction: Prediction
@@ -356,4 +378,5 @@ class Analysis:
     device: str
     other_body_part_allowed: bool
     notices: tuple[Notice, ...]
+    fingerprint: str = ""
     stage_ms: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))

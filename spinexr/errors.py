@@ -224,6 +224,13 @@ class ImageTooLargeError(UnanalysableError):
     title = "The image has too many pixels"
 
 
+class NotReferableError(UnanalysableError):
+    """An image that DICOM objects cannot point at, for want of identifiers."""
+
+    code = "not_referable"
+    title = "No DICOM objects can be made of this file"
+
+
 class ConstantImageError(UnanalysableError):
     code = "constant_image"
     title = "The image is empty"

@@ -217,6 +217,10 @@ class Settings:
         None, _path, "file with a line for each analysis, without patients; rotates at 10 MB"
     )
 
+    codes: Path | None = _setting(
+        None, _path, "file of codes for the DICOM objects, put over the private ones"
+    )
+
     @property
     def max_upload_bytes(self) -> int:
         return self.max_upload_mb * MEBIBYTE

@@ -18,7 +18,7 @@ from typing import Any
 from flask import Flask
 
 from spinexr import __version__
-from spinexr.domain import DetectPolicy
+from spinexr.domain import DetectPolicy, ObjectKind
 from spinexr.errors import SpineXRError, all_error_classes
 from spinexr.settings import Settings
 from spinexr.web import create_app
@@ -34,6 +34,8 @@ _PLAIN = {"text/plain": {"schema": {"type": "string"}}}
 _RESULT = {
     "application/json": {"schema": {"$ref": "#/components/schemas/Analysis"}},
     "image/png": {"schema": {}},
+    "application/dicom": {"schema": {}},
+    "multipart/related": {"schema": {}},
     **_PAGE,
 }
 _FILE = {"type": "string", "format": "binary", "description": "One DICOM file"}
@@ -43,6 +45,7 @@ _OPTIONS = {
     "allow_other_body_part": _SWITCH,
     "activation_map": _SWITCH,
     "grouping_key": {"type": "string", "maxLength": 128},
+    "object": {"type": "string", "enum": ["", *ObjectKind]},
 }
 _NAME = {
     "name": "name", "in": "path", "required": True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from spinexr.errors import SpineXRError, TooLargeError
 if TYPE_CHECKING:
     from spinexr.domain import Analysis, Read
     from spinexr.inference.predictor import Predictor
+    from spinexr.reporting.codes import Codes
     from spinexr.settings import Settings
 
 
@@ -34,6 +36,11 @@ if TYPE_CHECKING:
     help="Write the annotated image (PNG, full size) and the JSON of each file to this folder.",
 )
 @click.option(
+    "--dicom-out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write DICOM objects of each file (report, presentation state, picture) to this folder.",
+)
+@click.option(
     "--detect",
     type=click.Choice([p.value for p in DetectPolicy]),
     help="When the lesion detector runs.  [default: SPINEXR_DETECT, else when_abnormal]",
@@ -49,6 +56,7 @@ def analyse(
     files: tuple[Path, ...],
     as_lines: bool,
     out: Path | None,
+    dicom_out: Path | None,
     detect: str | None,
     allow_other_body_part: bool,
     activation_map: bool,
@@ -61,11 +69,14 @@ def analyse(
     """
     from spinexr.imaging.sandbox import Sandbox
     from spinexr.inference.loading import load_predictor
+    from spinexr.reporting import codes
 
     settings = settings_with(weights=weights, detect=detect)
     try:
-        if out is not None:
-            out.mkdir(parents=True, exist_ok=True)
+        for folder in (out, dicom_out):
+            if folder is not None:
+                folder.mkdir(parents=True, exist_ok=True)
+        chosen_codes = codes.read(settings.codes)
         sandbox = Sandbox(replace(settings.sandbox_options, workers=1))
         wait = sandbox.start()
         predictor = load_predictor(settings.weights, settings.engine_options)
@@ -88,6 +99,8 @@ def analyse(
                 text = json.dumps({"file": str(file), **document}, ensure_ascii=False)
                 if out is not None:
                     _write(out, name, analysis, text)
+                if dicom_out is not None:
+                    _write_objects(dicom_out, name, analysis, chosen_codes)
                 _clear_line(watched)
                 click.echo(text if as_lines else f"{file}: {_summary(analysis)}")
             except SpineXRError as e:
@@ -151,6 +164,13 @@ def _write(out: Path, name: str, analysis: Analysis, text: str) -> None:
 
     (out / f"{name}.png").write_bytes(overlay.as_png(analysis).data)
     (out / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _write_objects(out: Path, name: str, analysis: Analysis, codes: Codes) -> None:
+    from spinexr.reporting import dicom
+
+    for made in dicom.build(analysis, codes=codes, now=datetime.now()):
+        (out / f"{name}-{made.kind}.dcm").write_bytes(made.data)
 
 
 def _output_names(files: tuple[Path, ...]) -> list[str]:

@@ -94,6 +94,14 @@ def texts(dataset: Dataset, keyword: str) -> list[str]:
     return [clean(v) for v in (value if isinstance(value, (MultiValue, list)) else [value])]
 
 
+def raw_texts(dataset: Dataset, keyword: str) -> list[str]:
+    """The attribute's values as text, as they are; none when absent or unreadable."""
+    value = optional(dataset, keyword)
+    if value is None or value == "":
+        return []
+    return [str(v) for v in (value if isinstance(value, (MultiValue, list)) else [value])]
+
+
 def clean(value: object) -> str:
     """`value` as one printable line of bounded length."""
     items = value if isinstance(value, (MultiValue, list)) else [value]

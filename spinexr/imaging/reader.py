@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydicom.dataset import Dataset
 
 from spinexr.domain import Radiograph
-from spinexr.imaging import codecs, dicom, display, gate, header
+from spinexr.imaging import codecs, dicom, display, excerpt, gate, header
 
 # Room for a header beside the pixels when a deflated dataset is unpacked.
 _HEADER_BYTES = 16 * 1024 * 1024
@@ -73,4 +73,5 @@ def radiograph_from(
         place=header.place(dataset),
         kept=header.kept(dataset, keep),
         windowing=windowing,
+        source=excerpt.source(dataset, windowing, display_notices),
     )

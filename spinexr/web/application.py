@@ -8,6 +8,7 @@ from flask import Flask
 from spinexr import DISCLAIMER, __version__, allocator, spool
 from spinexr.domain import Read
 from spinexr.imaging.sandbox import Sandbox
+from spinexr.reporting import codes
 from spinexr.settings import PROJECT_ROOT, Settings
 from spinexr.tokens import read as read_tokens
 from spinexr.web import (
@@ -47,7 +48,8 @@ def create_app(
         read: what reads files, instead of a sandbox.
 
     Raises:
-        ConfigurationError: the spool or the audit file cannot be written, or the tokens not read.
+        ConfigurationError: the spool or the audit file cannot be written, or the tokens or codes
+            not read.
     """
     settings = settings or Settings()
     allocator.give_back_freed_memory()
@@ -74,6 +76,7 @@ def create_app(
         models=models,
         read=read or sandbox.read,
         metrics=metrics.Metrics(ready=lambda: models.loaded, restarts=lambda: sandbox.lost),
+        codes=codes.read(settings.codes),
         tokens=tokens,
     )
     if settings.open_to_others:

@@ -8,6 +8,7 @@ from typing import cast
 from flask import current_app
 
 from spinexr.domain import Read
+from spinexr.reporting.codes import Codes
 from spinexr.settings import Settings
 from spinexr.tokens import Tokens
 from spinexr.web.metrics import Metrics
@@ -22,6 +23,7 @@ class State:
     models: Models
     read: Read
     metrics: Metrics
+    codes: Codes
     tokens: Tokens | None = None
 
 

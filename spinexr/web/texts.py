@@ -26,6 +26,7 @@ def for_scripts() -> dict[str, str]:
         "loading_pixels": gettext("Fetching the full depth…"),
         "network": gettext("The server did not answer. Is the connection there? Then try again."),
         "no_file": gettext("For windowing, choose the file again: this page no longer holds it."),
+        "no_object": gettext("The DICOM object could not be made. Try again."),
         "no_pixels": gettext("The full depth could not be fetched. Try again."),
         "no_study": gettext("Without a study"),
         "normal": gettext("Normal"),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import secrets
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import PurePosixPath, PureWindowsPath
 
 from flask import Blueprint, Request, Response, jsonify, render_template, request
 
-from spinexr.domain import Analysis, DetectPolicy
+from spinexr.domain import Analysis, DetectPolicy, ObjectKind
 from spinexr.errors import (
     FileMissingError,
     InvalidOptionError,
@@ -23,7 +25,11 @@ from spinexr.web.state import state
 blueprint = Blueprint("upload", __name__)
 
 ACCEPTED_EXTENSIONS = (".dcm", ".dicom")
-_ANSWERS = ("text/html", "application/json", "image/png")
+_DICOM = "application/dicom"
+_DICOM_PARTS = f'multipart/related; type="{_DICOM}"'
+# Many leave out the quotes that RFC 2045 wants; the parser then keeps what is before the slash.
+_ASKED_IN_PARTS = (_DICOM_PARTS, "multipart/related; type=application", "multipart/related")
+_ANSWERS = ("text/html", "application/json", "image/png", _DICOM, *_ASKED_IN_PARTS)
 _LONGEST_KEY = 128
 _YES, _NO = ("1", "true", "on", "yes"), ("", "0", "false", "off", "no")
 
@@ -37,6 +43,7 @@ class Upload:
     allow_other_body_part: bool
     activation: bool
     grouping_key: str
+    kind: ObjectKind
 
 
 @blueprint.post("/upload")
@@ -47,14 +54,34 @@ def upload() -> Response:
     analysis = analysed(
         wanted.data, detect=wanted.detect, allow_other_body_part=wanted.allow_other_body_part
     )
-    return answer(analysis, activation=wanted.activation, grouping_key=wanted.grouping_key)
+    return answer(
+        analysis,
+        activation=wanted.activation,
+        grouping_key=wanted.grouping_key,
+        kind=wanted.kind,
+    )
 
 
-def answer(analysis: Analysis, *, activation: bool = False, grouping_key: str = "") -> Response:
-    """The analysis as the client wants it: a page, the JSON document or the annotated picture."""
+def answer(
+    analysis: Analysis,
+    *,
+    activation: bool = False,
+    grouping_key: str = "",
+    kind: ObjectKind = ObjectKind.REPORT,
+) -> Response:
+    """The analysis as the client wants it: a page, the JSON document, the annotated picture, or
+    DICOM objects: the one of `kind`, or all of them in parts.
+
+    Raises:
+        NotReferableError: DICOM objects cannot be made of the file.
+    """
     wanted = wanted_type(request, *_ANSWERS)
     if wanted == "image/png":
         response = Response(overlay.as_png(analysis).data, content_type=wanted)
+    elif wanted == _DICOM:
+        response = Response(_objects(analysis, (kind,))[0], content_type=_DICOM)
+    elif wanted in _ASKED_IN_PARTS:
+        response = _in_parts(_objects(analysis, tuple(ObjectKind)))
     elif wanted == "application/json":
         picture = overlay.as_jpeg(analysis)
         document = as_json.document(
@@ -72,6 +99,22 @@ def answer(analysis: Analysis, *, activation: bool = False, grouping_key: str = 
         response = Response(page)
     response.vary.add("Accept")
     return response
+
+
+def _objects(analysis: Analysis, kinds: tuple[ObjectKind, ...]) -> list[bytes]:
+    # Late: a server reads files elsewhere, and needs DICOM in its memory once it is asked for it.
+    from spinexr.reporting import dicom
+
+    now = datetime.now()
+    return [o.data for o in dicom.build(analysis, codes=state().codes, now=now, kinds=kinds)]
+
+
+def _in_parts(objects: list[bytes]) -> Response:
+    """As PS3.18 section 8.6.1.2 has it."""
+    boundary = secrets.token_hex(16)  # does not occur in any of them
+    start = f"--{boundary}\r\nContent-Type: {_DICOM}\r\n\r\n".encode()
+    body = b"".join(start + data + b"\r\n" for data in objects) + f"--{boundary}--\r\n".encode()
+    return Response(body, content_type=f"{_DICOM_PARTS}; boundary={boundary}")
 
 
 def parse(request: Request, max_bytes: int, default_detect: DetectPolicy) -> Upload:
@@ -97,6 +140,9 @@ def parse(request: Request, max_bytes: int, default_detect: DetectPolicy) -> Upl
     grouping_key = request.values.get("grouping_key", "")
     if len(grouping_key) > _LONGEST_KEY:
         raise InvalidOptionError(f"grouping_key may have {_LONGEST_KEY} characters.")
+    kind = request.values.get("object", "")
+    if kind not in ("", *ObjectKind):
+        raise InvalidOptionError(f"object must be one of {', '.join(ObjectKind)}.")
     data = file.stream.read(max_bytes + 1)
     if len(data) > max_bytes:
         raise too_large()
@@ -106,6 +152,7 @@ def parse(request: Request, max_bytes: int, default_detect: DetectPolicy) -> Upl
         allow_other_body_part=allow,
         activation=activation,
         grouping_key=grouping_key,
+        kind=ObjectKind(kind) if kind else ObjectKind.REPORT,
     )
 
 

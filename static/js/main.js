@@ -3,8 +3,8 @@
 
 import { complaint } from "./files.js";
 import { linkFindings, shownFindings } from "./findings.js";
-import { saveJson, savePng } from "./save.js";
-import { analyse, fetchPixels } from "./server.js";
+import { saveJson, saveObject, savePng } from "./save.js";
+import { analyse, fetchObject, fetchPixels } from "./server.js";
 import { say } from "./texts.js";
 import { Viewer } from "./viewer.js";
 import { Worklist, filesOf } from "./worklist.js";
@@ -82,7 +82,9 @@ function enhanceResult(result, source) {
   linkFindings(result, viewer, answer.detection.findings);
   const downloads = result.querySelector("[data-role='downloads']");
   downloads.hidden = false;
-  downloads.querySelector("[data-action='save-png']").disabled = !source;
+  for (const button of downloads.querySelectorAll("[data-action='save-png'], [data-action='save-dicom']")) {
+    button.disabled = !source;
+  }
   downloads.addEventListener("click", (event) => {
     const action = event.target.dataset.action;
     if (action === "save-json") {
@@ -92,8 +94,22 @@ function enhanceResult(result, source) {
     } else if (action === "save-png") {
       const headline = result.querySelector("h1").textContent;
       savePng({ viewer, answer, numbers: shownFindings(result), headline });
+    } else if (action === "save-dicom") {
+      fetchAndSave(event.target, source, viewer);
     }
   });
+}
+
+async function fetchAndSave(button, source, viewer) {
+  const kind = button.dataset.object;
+  button.disabled = true;
+  try {
+    saveObject(await fetchObject(await source.file(), source.options, kind), kind);
+    viewer.hint("");
+  } catch (error) {
+    viewer.hint(error.userMessage ?? say("no_object"));
+  }
+  button.disabled = false;
 }
 
 function offerThemes(button) {

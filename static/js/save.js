@@ -7,6 +7,10 @@ export function saveJson(answer) {
   save(new Blob([text], { type: "application/json" }), "spinexr-result.json");
 }
 
+export function saveObject(bytes, kind) {
+  save(new Blob([bytes], { type: "application/dicom" }), `spinexr-${kind}.dcm`);
+}
+
 // The image at full size through the present window, the boxes shown at present, and the answer
 // in words below.
 export async function savePng({ viewer, answer, numbers, headline }) {

@@ -1,4 +1,4 @@
-// Requests to the server. Nothing is stored there, so a file is sent again for its pixels.
+// Requests to the server. Nothing is stored there, so a file is sent again for its pixels and objects.
 
 import { say } from "./texts.js";
 
@@ -9,13 +9,23 @@ export async function analyse(action, form, onProgress = () => {}) {
 }
 
 // The body of /pixels. An error that it throws has a `userMessage` where the server gave one.
-export async function fetchPixels(file, options) {
+export function fetchPixels(file, options) {
+  // /pixels asks what /upload asks, or passes it over.
+  return fetchBytes(document.body.dataset.pixels, file, options, "application/vnd.spinexr.pixels");
+}
+
+// A DICOM object of the file: "report", "presentation" or "picture". Throws as fetchPixels does.
+export function fetchObject(file, options, kind) {
+  return fetchBytes(document.body.dataset.upload, file, [...options, ["object", kind]], "application/dicom");
+}
+
+async function fetchBytes(address, file, options, type) {
   const form = new FormData();
   form.set("file", file);
   for (const [name, value] of options) {
-    form.set(name, value); // /pixels asks what /upload asks, or passes it over
+    form.set(name, value);
   }
-  const answer = await post(document.body.dataset.pixels, form, "application/vnd.spinexr.pixels, application/problem+json", "arraybuffer");
+  const answer = await post(address, form, `${type}, application/problem+json`, "arraybuffer");
   if (answer.status !== 200) {
     const problem = JSON.parse(new TextDecoder().decode(answer.body));
     throw Object.assign(new Error(problem.code), { userMessage: problem.detail });

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
@@ -353,6 +354,26 @@ def test_the_annotated_picture_is_saved_at_full_size(page: Page) -> None:
     assert picture.width == 400
     assert picture.height > 600
     assert picture.convert("RGB").getpixel((20, 50)) == (230, 159, 0)
+
+
+@pytest.mark.parametrize(
+    ("button", "name", "modality"),
+    [("DICOM report", "spinexr-report.dcm", "SR"),
+     ("DICOM boxes", "spinexr-presentation.dcm", "PR"),
+     ("DICOM picture", "spinexr-picture.dcm", "OT")],
+)  # fmt: skip
+def test_each_dicom_object_is_saved(page: Page, button: str, name: str, modality: str) -> None:
+    upload(page)
+    with page.expect_download() as download:
+        page.get_by_role("button", name=button).click()
+    assert download.value.suggested_filename == name
+    assert pydicom.dcmread(download.value.path()).Modality == modality
+
+
+def test_a_file_that_gets_no_dicom_object_is_told_why(page: Page) -> None:
+    upload(page, builders.dicom(attributes={"StudyInstanceUID": None}))
+    page.get_by_role("button", name="DICOM report").click()
+    expect(page.get_by_text("StudyInstanceUID (0020,000D)")).to_be_visible()
 
 
 @pytest.mark.parametrize("format", ["A4", "Letter"])

@@ -7,6 +7,7 @@ import socket
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
 
@@ -50,6 +51,28 @@ def test_analyse_prints_a_line_each_and_writes_images_and_json(
     assert picture.shape[1] == 208
     assert picture.shape[0] > 320
     assert schema_errors(json.loads((out / "x-2.json").read_text(encoding="utf-8"))) == []
+
+
+def test_analyse_writes_dicom_objects_of_what_it_analysed(
+    untrained_root: Path, radiographs: list[Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "objects"
+    done = spinexr("analyse", *radiographs, "--dicom-out", out, "--weights", untrained_root)
+    assert done.returncode == 1  # one of three was refused
+    kinds = ("picture", "presentation", "report")
+    assert sorted(f.name for f in out.iterdir()) == [
+        f"{name}-{kind}.dcm" for name in ("x-2", "x") for kind in kinds
+    ]
+    modalities = [pydicom.dcmread(out / f"x-{kind}.dcm").Modality for kind in kinds]
+    assert modalities == ["OT", "PR", "SR"]
+
+
+def test_analyse_refuses_codes_that_are_none(tmp_path: Path, radiographs: list[Path]) -> None:
+    file = tmp_path / "codes.toml"
+    file.write_text("[concepts]\nnormal = 1\n", encoding="utf-8")
+    done = spinexr("analyse", radiographs[0], "--dicom-out", tmp_path, SPINEXR_CODES=str(file))
+    assert done.returncode == 1
+    assert "codes.toml cannot be used: concepts.normal needs value" in done.stderr
 
 
 def test_analyse_json_prints_one_document_a_line(

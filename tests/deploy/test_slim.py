@@ -14,7 +14,15 @@ import pytest
 from tests.processes import ROOT
 
 # Linked, not copied, where the file system allows it.
-_PACKAGES = ("openvino", "imagecodecs", "imagecodecs.libs", "babel", "numpy", "numpy.libs")
+_PACKAGES = (
+    "openvino",
+    "imagecodecs",
+    "imagecodecs.libs",
+    "babel",
+    "numpy",
+    "numpy.libs",
+    "highdicom",
+)
 _SERVE = """
 import numpy as np, openvino as ov, imagecodecs, babel
 from openvino import opset16 as ops
@@ -34,6 +42,13 @@ code = imagecodecs.jpeg8_encode(image.astype(np.uint16), lossless=True, bitspers
 assert (imagecodecs.jpeg8_decode(code) == image).all()
 header = b"\\1\\0\\0\\0\\x40\\0\\0\\0" + bytes(56)
 assert imagecodecs.dicomrle_decode(header + b"\\1\\7\\x09", dtype="u1", out=2) == b"\\7\\x09"
+
+import highdicom
+from spinexr.domain import ObjectKind
+from tests.reporting import dicom_goldens
+assert highdicom.__file__.startswith({site!r}), highdicom.__file__
+for kind in ObjectKind:
+    assert dicom_goldens.example(kind).SOPInstanceUID
 
 for language in ("en", "vi"):
     assert babel.Locale.parse(language).number_symbols["latn"]["decimal"]
@@ -56,7 +71,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_networks_run_images_are_decoded_and_both_languages_are_there(site: Path) -> None:
     code = _SERVE.format(site=str(site), model=str(site / "network.xml"))
     done = subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(site)},
+        [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": f"{site}{os.pathsep}{ROOT}"},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

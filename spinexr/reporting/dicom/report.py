@@ -1,0 +1,157 @@
+"""The result as a Comprehensive 3D SR by TID 1500 of PS3.16."""
+
+from __future__ import annotations
+
+import numpy as np
+from highdicom import sr
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes as standard
+
+from spinexr import __version__
+from spinexr.domain import Box, Finding
+from spinexr.reporting.codes import Code
+from spinexr.reporting.dicom.context import NAME, Context
+
+_LONGEST_PARAMETER = 1024  # UT would hold more; readers show a line
+
+
+def build(context: Context) -> Dataset:
+    """The report: what the ensemble says of the image, and a group for each finding."""
+    prediction, image = context.analysis.prediction, context.image
+    device = sr.ObserverContext(
+        observer_type=standard.DCM.Device,
+        observer_identifying_attributes=sr.DeviceObserverIdentifyingAttributes(
+            uid=context.uid("device"),
+            name=NAME,
+            manufacturer_name=NAME,
+            model_name=NAME,
+            serial_number=context.analysis.fingerprint or None,
+        ),
+    )
+    content = sr.MeasurementReport(
+        observation_context=sr.ObservationContext(observer_device_context=device),
+        procedure_reported=standard.SCT.PlainRadiography,
+        imaging_measurements=[
+            _image_result(context, image),
+            *(_finding(context, image, n, f) for n, f in enumerate(prediction.findings or (), 1)),
+        ],
+        title=standard.DCM.ImagingMeasurementReport,
+    )
+    report = sr.Comprehensive3DSR(
+        evidence=[image],
+        content=content[0],
+        # Both looked at the image, or one did (PS3.3 C.17.2: the criteria are the maker's;
+        # docs/dicom.md states them).
+        is_complete=prediction.findings is not None,
+        is_final=False,
+        is_verified=False,
+        **context.common,
+    )
+    scheme = Dataset()
+    scheme.CodingSchemeDesignator = context.codes.scheme
+    scheme.CodingSchemeName = context.codes.scheme_name
+    scheme.CodingSchemeResponsibleOrganization = NAME
+    report.CodingSchemeIdentificationSequence = [scheme]
+    return report
+
+
+def _image_result(context: Context, image: Dataset) -> sr.MeasurementsAndQualitativeEvaluations:
+    prediction, concepts = context.analysis.prediction, context.codes.concepts
+    group = sr.MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=sr.TrackingIdentifier(
+            uid=context.uid("tracking", image.SOPInstanceUID), identifier="Image"
+        ),
+        finding_type=_concept(concepts["image_result"]),
+        algorithm_id=_algorithm(_parameters(context)),
+        finding_sites=_sites(context),
+        measurements=[
+            sr.Measurement(_concept(concepts[name]), value, standard.UCUM.NoUnits)
+            for name, value in (
+                ("probability", prediction.probability), ("cutoff", prediction.threshold)
+            )
+        ],
+        qualitative_evaluations=[
+            sr.QualitativeEvaluation(
+                _concept(concepts["decision"]), _concept(concepts[prediction.decision])
+            )
+        ],
+        source_images=[
+            sr.SourceImageForMeasurementGroup(image.SOPClassUID, image.SOPInstanceUID)
+        ],
+    )  # fmt: skip
+    for text in (context.result, *context.caveats):
+        group[0].ContentSequence.append(
+            sr.TextContentItem(standard.DCM.Comment, text, sr.RelationshipTypeValues.CONTAINS)
+        )
+    return group
+
+
+def _finding(
+    context: Context, image: Dataset, number: int, finding: Finding
+) -> sr.PlanarROIMeasurementsAndQualitativeEvaluations:
+    concepts = context.codes.concepts
+    return sr.PlanarROIMeasurementsAndQualitativeEvaluations(
+        tracking_identifier=sr.TrackingIdentifier(
+            uid=context.uid("tracking", image.SOPInstanceUID, str(number)),
+            identifier=f"Finding {number}",
+        ),
+        referenced_region=sr.ImageRegion(
+            sr.GraphicTypeValues.POLYLINE,
+            corners(finding.box),
+            sr.SourceImageForRegion(image.SOPClassUID, image.SOPInstanceUID),
+        ),
+        finding_type=_concept(context.codes.finding(finding.label)),
+        algorithm_id=_algorithm(),
+        finding_sites=_sites(context),
+        measurements=[
+            sr.Measurement(
+                _concept(concepts["confidence"]), finding.confidence, standard.UCUM.NoUnits
+            )
+        ],
+        qualitative_evaluations=[
+            sr.QualitativeEvaluation(
+                _concept(concepts["status"]),
+                _concept(concepts["tentative" if finding.tentative else "firm"]),
+            )
+        ],
+        geometric_purpose=standard.SCT.BoundedBy,
+    )
+
+
+def corners(box: Box) -> np.ndarray:
+    """float64 (5, 2): x and y around the box and back to its first corner, in stored pixels.
+
+    Coordinates of PS3.3 C.18.6.1.2 and C.10.5.1.2 begin at the outer corner of the top left pixel,
+    as boxes do.
+    """
+    x1, y1, x2, y2 = box.x1, box.y1, box.x2, box.y2
+    return np.array([(x1, y1), (x2, y1), (x2, y2), (x1, y2), (x1, y1)])
+
+
+def _algorithm(parameters: list[str] | None = None) -> sr.AlgorithmIdentification:
+    return sr.AlgorithmIdentification(
+        name=NAME, version=__version__, manufacturer=NAME, parameters=parameters
+    )
+
+
+def _parameters(context: Context) -> list[str]:
+    """What the algorithm was used with; the report says it once."""
+    analysis = context.analysis
+    members = ", ".join(f"{m.name} {m.weight:g}" for m in analysis.prediction.members)
+    return [
+        text[:_LONGEST_PARAMETER]
+        for text in (
+            f"Weights: {analysis.bundle.name}",
+            f"Weights SHA-256: {analysis.fingerprint}",
+            f"Ensemble: {members}",
+            f"Engine: {analysis.engine}",
+        )
+    ]
+
+
+def _sites(context: Context) -> list[sr.FindingSite]:
+    return [sr.FindingSite(_concept(region))] if (region := context.region) else []
+
+
+def _concept(code: Code) -> sr.CodedConcept:
+    return sr.CodedConcept(code.value, code.scheme, code.meaning)
