@@ -11,12 +11,15 @@ from pathlib import Path
 import psutil
 import pytest
 
+from spinexr.batch import listing, results
 from spinexr.batch.address import Address
+from spinexr.batch.driver import Driver, Places
 from spinexr.batch.executor import Analyser, Answer, Done, Event, Failure, Lost, Task
+from spinexr.batch.ledger import Ledger, State
 from spinexr.batch.local import LocalExecutor
 from spinexr.errors import BatchError, ModelsNotReadyError
 from tests import builders
-from tests.batch.workers import KILL, OpenFake
+from tests.batch.workers import KILL, MAX_BYTES, OpenFake
 
 _LONGEST_S = 60.0
 
@@ -87,6 +90,27 @@ def test_workers_that_cannot_begin_say_why() -> None:
         with pytest.raises(error):
             executor.start()
         executor.close()
+
+
+def test_a_batch_names_the_file_that_kills_its_workers_and_answers_the_others(
+    executor: LocalExecutor, tmp_path: Path
+) -> None:
+    files, out = tmp_path / "in", tmp_path / "results"
+    files.mkdir()
+    out.mkdir()
+    for n in range(4):
+        (files / f"{n}.dcm").write_bytes(builders.dicom(builders.pixels(seed=n)))
+    (files / "deadly.dcm").write_bytes(KILL)
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    driver = Driver(
+        ledger=ledger, executor=executor, places=Places(out), schema=results.schema(()),
+        max_bytes=MAX_BYTES,
+    )  # fmt: skip
+    assert driver.run(listing.inputs([str(files)]))
+    assert ledger.count(State.ANSWERED) == 4
+    ((failure,),) = ledger.failures()
+    assert (failure["code"], failure["address"]) == ("worker_died", str(files / "deadly.dcm"))
+    ledger.close()
 
 
 def test_a_signal_to_the_whole_group_costs_no_input_its_answer(

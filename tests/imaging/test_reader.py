@@ -104,3 +104,10 @@ def test_random_damage_gives_a_radiograph_or_a_typed_refusal(seed: int) -> None:
         data[at] = rng.integers(256)
     with contextlib.suppress(SpineXRError):
         reader.read(bytes(data), max_pixels=PIXELS)
+
+
+def test_attributes_are_kept_when_they_are_named_and_there() -> None:
+    data = builders.dicom(attributes={"PatientID": "A 17", "StudyDate": "20260102"})
+    assert reader.read(data, max_pixels=PIXELS).kept == ()
+    radiograph = reader.read(data, max_pixels=PIXELS, keep=("PatientID", "AccessionNumber"))
+    assert radiograph.kept == (("PatientID", "A 17"),)
