@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import sys
@@ -9,6 +10,8 @@ import sys
 from spinexr import allocator
 from spinexr.errors import ConfigurationError
 from spinexr.settings import PROJECT_ROOT, Settings
+
+_NO_SUCH_ADDRESS = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
 
 def serve(settings: Settings) -> None:
@@ -53,9 +56,11 @@ def check_listening(host: str, port: int) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
     except OSError as e:
+        without_ipv6 = family == socket.AF_INET6 and e.errno in _NO_SUCH_ADDRESS
         raise ConfigurationError(
             f"{host}:{port} cannot be listened on ({e.strerror}). Set PORT to another port, or "
-            "SPINEXR_HOST to an address of this machine."
+            "SPINEXR_HOST to an address of this machine"
+            + (", such as 127.0.0.1 where there is no IPv6." if without_ipv6 else ".")
         ) from e
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import json
+import os
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from spinexr.errors import ConfigurationError
+from spinexr.server import check_listening
 from spinexr.settings import MEBIBYTE
 from tests import builders
 from tests.analyses import schema_errors
@@ -146,8 +151,52 @@ def test_what_keeps_it_from_starting_is_one_sentence(
     assert "Traceback" not in log
 
 
-def test_a_taken_port_is_one_sentence(server: Server) -> None:
-    port = int(server.url.rsplit(":", 1)[1])
-    code, log = Server([sys.executable, "app.py"], port).ended()
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (["app.py"], "Set PORT to another port"),
+        (["-m", "gunicorn", "app:app"], "Connection in use"),  # it asks five times
+    ],
+)
+def test_a_taken_port_ends_the_start_and_is_named(command: list[str], expected: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port: int = taken.getsockname()[1]
+        code, log = Server([sys.executable, *command], port).ended()
     assert code != 0
-    assert "Set PORT to another port" in log
+    assert expected in log
+    assert str(port) in log
+    assert "Traceback" not in log
+
+
+def test_a_machine_without_ipv6_is_told_of_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:
+    class WithoutIPv6(socket.socket):
+        def __init__(self, family: int = socket.AF_INET, *rest: int) -> None:
+            if family == socket.AF_INET6:
+                raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+            super().__init__(family, *rest)
+
+    monkeypatch.setattr(socket, "socket", WithoutIPv6)
+    with pytest.raises(ConfigurationError, match=r"127\.0\.0\.1 where there is no IPv6"):
+        check_listening("::1", free_port())
+    check_listening("127.0.0.1", free_port())
+
+
+def test_with_256_mb_of_memory_it_starts_and_warns(tmp_path: Path) -> None:
+    limited = (
+        "import resource as r, os, sys; r.setrlimit(r.RLIMIT_DATA, (256 * 2**20,) * 2); "
+        "os.execv(sys.executable, [sys.executable, 'app.py'])"
+    )
+    server = Server(
+        [sys.executable, "-c", limited],
+        free_port(),
+        SPINEXR_WEIGHTS=str(tmp_path),
+        SPINEXR_UPLOADS=str(tmp_path / "uploads"),
+    )
+    try:
+        assert "may use 256 MB of memory" in server.wait_for_log("little memory")
+        server.wait_for_log("models not ready")
+        assert server.get("/livez")[0] == 200
+    finally:
+        server.kill()

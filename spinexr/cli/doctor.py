@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from spinexr import spool, tokens
+from spinexr import memory, spool, tokens
 from spinexr.cli.common import FAILED, weights_option
 from spinexr.errors import SpineXRError
 from spinexr.server import check_listening
@@ -23,7 +23,7 @@ _LOWEST_PYTHON = (3, 11)
 @click.command()
 @weights_option
 def doctor(weights: Path | None) -> None:
-    """Check interpreter, packages, settings, weights and port; one line each.
+    """Check interpreter, packages, settings, memory, weights and port; one line each.
 
     Exit status 1 when something is wrong.
     """
@@ -59,6 +59,7 @@ def _checks(weights: Path | None) -> Iterator[tuple[str, Callable[[], str]]]:
         yield "settings", lambda: "all SPINEXR_ variables are valid"
     if settings.tokens_file:
         yield "tokens", lambda: _tokens(settings.tokens_file)
+    yield "memory", _memory
     yield "uploads", lambda: _uploads(settings.uploads)
     yield "weights", lambda: _weights(weights or settings.weights, settings)
     yield "port", lambda: _port(settings.host, settings.port)
@@ -116,6 +117,13 @@ def _tokens(file: Path | None) -> str:
         return f"{len(tokens.read(file).names_by_hash)} may get in by {file.name}"
     except SpineXRError as e:
         raise _Trouble(e.message) from e
+
+
+def _memory() -> str:
+    available = memory.available_mb()
+    if too_little := memory.shortage(available):
+        raise _Trouble(too_little)
+    return "not known on this system" if available is None else f"{available} MB may be used"
 
 
 def _uploads(folder: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import structlog
 from flask import Flask
 
-from spinexr import DISCLAIMER, __version__, allocator, spool
+from spinexr import DISCLAIMER, __version__, allocator, memory, spool
 from spinexr.domain import Read
 from spinexr.imaging.sandbox import Sandbox
 from spinexr.reporting import codes
@@ -81,6 +81,8 @@ def create_app(
     )
     if settings.open_to_others:
         _log.warning("anyone who reaches this address can use it", host=settings.host)
+    if too_little := memory.shortage(memory.available_mb()):
+        _log.warning("little memory", why=too_little)
 
     app.context_processor(
         lambda: {

@@ -8,6 +8,7 @@ from time import perf_counter
 
 import structlog
 
+from spinexr import memory
 from spinexr.errors import DecoderCrashedError, ModelsNotReadyError, Problem
 from spinexr.imaging.sandbox import Sandbox
 from spinexr.inference.loading import load_predictor
@@ -89,6 +90,8 @@ class Models:
         except Exception as e:
             _log.exception("models not ready: loading failed")
             message = f"The models cannot be loaded: {type(e).__name__}. The log says more."
+            if too_little := memory.shortage(memory.available_mb()):
+                message = f"{message} {too_little}"
             self._outcome = ModelsNotReadyError(message, [Problem("load_failed", message)])
         else:
             _log.info(

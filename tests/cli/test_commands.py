@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
+from spinexr.cli import main
 from tests import builders
 from tests.analyses import schema_errors
 from tests.processes import free_port, spinexr
@@ -128,7 +130,7 @@ def test_doctor_is_content_with_weights_in_place(untrained_root: Path, tmp_path:
     lines = done.stdout.splitlines()
     assert done.returncode == 0, done.stdout
     assert [line.split()[1].rstrip(":") for line in lines] == [
-        "python", "packages", "torchvision", "settings", "uploads", "weights", "port",
+        "python", "packages", "torchvision", "settings", "memory", "uploads", "weights", "port",
     ]  # fmt: skip
     assert all(line.startswith("ok ") for line in lines)
 
@@ -152,3 +154,19 @@ def test_weights_untrained_never_overwrites(untrained_root: Path) -> None:
     assert done.returncode == 1
     assert "choose an empty folder" in done.stderr
     assert before == {f: f.stat().st_mtime_ns for f in untrained_root.rglob("*") if f.is_file()}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["analyse", "samples/lumbar-normal.dcm", "--out", "/proc/nothing/out"],
+        ["phantom", "/proc/nothing/data", "--studies", "2", "--rows", "128", "--columns", "128"],
+        ["token", "ann", "--file", "/proc/nothing/tokens"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_where_nothing_can_be_written_a_command_names_the_place(arguments: list[str]) -> None:
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 1
+    assert isinstance(done.exception, SystemExit)  # said, not fallen over
+    assert "/proc/nothing" in done.stderr

@@ -267,6 +267,39 @@ def test_a_proxy_that_is_known_may_name_the_path(make_app: Callable[..., Flask])
     assert 'action="/spine/upload"' in page
 
 
+def test_without_a_known_proxy_no_forwarded_header_is_believed(
+    make_app: Callable[..., Flask], tmp_path: Path, token: str
+) -> None:
+    file = tmp_path / "tokens"
+    file.write_text(tokens.line("ann", token), encoding="utf-8")
+    forwarded = {
+        "X-Forwarded-Prefix": "/elsewhere",
+        "X-Forwarded-Host": "evil.example",
+        "X-Forwarded-Proto": "https",
+    }
+    client = make_app(tokens_file=file).test_client()
+    login = client.get("/login", headers=forwarded)
+    assert "elsewhere" not in login.text
+    assert "evil.example" not in login.text
+    answer = client.post("/login", data={"token": token}, headers=forwarded)
+    assert answer.headers["Location"] == "/"
+    assert "Secure" not in answer.headers["Set-Cookie"]
+
+
+def test_a_clock_in_the_past_changes_no_answer(
+    make_app: Callable[..., Flask], tmp_path: Path, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "tokens"
+    file.write_text(tokens.line("ann", token), encoding="utf-8")
+    client = make_app(tokens_file=file).test_client()
+    today = upload(client, JSON | {"Authorization": f"Bearer {token}"}).get_json()
+    monkeypatch.setattr("time.time", lambda: 86_400.0)  # the second of January 1970
+    then = upload(client, JSON | {"Authorization": f"Bearer {token}"}).get_json()
+    assert then["probability"] == today["probability"]
+    assert client.post("/login", data={"token": token}).status_code == 303
+    assert client.get("/").status_code == 200
+
+
 def test_over_tls_the_login_stays_there(
     make_app: Callable[..., Flask], tmp_path: Path, token: str
 ) -> None:
