@@ -21,12 +21,13 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True, slots=True)
 class Weakening:
-    """`old` becomes `new` in `file`; then `test` must fail."""
+    """`old` becomes `new` in `file`, and so on for `more`; then `test` must fail."""
 
     test: str
     file: str
     old: str
     new: str
+    more: tuple[tuple[str, str, str], ...] = ()  # (file, old, new): what else would catch it
 
 
 WEAKENINGS: dict[str, Weakening] = {
@@ -37,16 +38,23 @@ WEAKENINGS: dict[str, Weakening] = {
         "read=read or __import__('spinexr.imaging.reader', fromlist=['read']).read,",
     ),
     "an unexpected error of the reader is not a refusal": Weakening(
-        "test_mutations.py -k implicit",
-        "spinexr/imaging/dicom.py",
-        "except Exception",
-        "except ZeroDivisionError",
+        "test_mutations.py",
+        "spinexr/imaging/codecs.py",
+        "    except Exception as e:",
+        "    except ZeroDivisionError as e:",
     ),
     "a codestream's own size is not looked at": Weakening(
         "test_bombs.py -k claims",
         "spinexr/imaging/codecs.py",
         "> max_pixels",
         "> max_pixels * 10**9",
+        (
+            (
+                "spinexr/imaging/sandbox_worker.py",
+                "resource.setrlimit(resource.RLIMIT_AS, (limit, limit))",
+                "pass",
+            ),
+        ),
     ),
     "bodies have no limit": Weakening(
         "test_bombs.py -k 1_gb",
@@ -169,11 +177,12 @@ def noticed(name: str, weakening: Weakening) -> bool:
     with tempfile.TemporaryDirectory(prefix="spinexr-weakened-") as folder:
         tree = Path(folder) / "tree"
         copy_sources(tree)
-        file = tree / weakening.file
-        text = file.read_text(encoding="utf-8")
-        if weakening.old not in text:
-            raise LookupError(f"{name}: {weakening.file} has no {weakening.old!r}")
-        file.write_text(text.replace(weakening.old, weakening.new), encoding="utf-8")
+        first = (weakening.file, weakening.old, weakening.new)
+        for edited, old, new in (first, *weakening.more):
+            text = (tree / edited).read_text(encoding="utf-8")
+            if old not in text:
+                raise LookupError(f"{name}: {edited} has no {old!r}")
+            (tree / edited).write_text(text.replace(old, new), encoding="utf-8")
         path, *options = weakening.test.split(" ")
         done = subprocess.run(  # noqa: S603  (our own words)
             [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider",
