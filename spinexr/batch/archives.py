@@ -48,7 +48,7 @@ def kind_of(name: str) -> str | None:
 def is_unsafe(member: str) -> bool:
     """Whether a member's name leads out of the archive."""
     path = PurePosixPath(member.replace("\\", "/"))
-    return path.is_absolute() or ".." in path.parts or ":" in path.parts[0]
+    return path.is_absolute() or ".." in path.parts or ":" in path.as_posix().split("/")[0]
 
 
 def members(stream: IO[bytes], kind: str, *, size: int) -> Iterator[str]:

@@ -8,6 +8,7 @@ from spinexr import DISCLAIMER, __version__
 from spinexr.cli.analyse import analyse
 from spinexr.cli.batch import batch
 from spinexr.cli.benchmark import benchmark
+from spinexr.cli.benchmark_batch import benchmark_batch
 from spinexr.cli.compile import compile_bundle
 from spinexr.cli.doctor import doctor
 from spinexr.cli.evaluate import evaluate
@@ -36,5 +37,6 @@ for _command in (
     train,
     compile_bundle,
     benchmark,
+    benchmark_batch,
 ):
     main.add_command(_command)

@@ -109,6 +109,11 @@ def test_an_archive_that_was_replaced_is_opened_anew(tmp_path: Path, sources: So
     assert sources.read(Address(str(file), "x")) == b"2"
 
 
+def test_a_member_without_a_name_ends_no_list(tmp_path: Path) -> None:
+    file = write_zip(tmp_path / "a.zip", **{".": b"1", "x": b"2"})
+    assert Address(str(file), "x") in list(listing.inputs([str(file)]))
+
+
 def test_a_zip_bomb_costs_the_limit_and_no_more(tmp_path: Path, sources: Sources) -> None:
     file = write_zip(tmp_path / "bomb.zip", x=bytes(50_000_000))
     assert file.stat().st_size < 100_000

@@ -1,0 +1,59 @@
+"""`spinexr benchmark-batch`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import click
+
+from spinexr.cli.common import fail
+from spinexr.errors import SpineXRError
+
+
+@click.group("benchmark-batch")
+def benchmark_batch() -> None:
+    """Measure batches on this machine; figures as JSON. Leave it alone meanwhile."""
+
+
+@benchmark_batch.command()
+@click.option("--inputs", type=click.IntRange(100), default=1_000_000, show_default=True)
+def driver(inputs: int) -> None:
+    """What the driver costs beside the analyses, and a resume over all of them."""
+    from spinexr.benchmark import batches
+
+    with TemporaryDirectory(prefix="spinexr-benchmark-") as folder:
+        click.echo(json.dumps(batches.of_driver(Path(folder), inputs), indent=2))
+
+
+@benchmark_batch.command()
+@click.option("--images", type=click.IntRange(1), default=500, show_default=True)
+@click.option(
+    "--precision",
+    "precisions",
+    type=click.Choice(["exact", "bf16"]),
+    multiple=True,
+    default=("exact", "bf16"),
+    show_default=True,
+    help="May be given more than once.",
+)
+@click.option(
+    "--detector",
+    type=click.Choice(["yolo11n", "yolo11s", "yolo11m", "yolo11l", "yolo11x"]),
+    default="yolo11l",
+    show_default=True,
+    help="Scale of the untrained detector.",
+)
+def local(images: int, precisions: tuple[str, ...], detector: str) -> None:
+    """A batch on this machine against a plain loop, and two workers against one, in one run."""
+    from spinexr.benchmark import batches
+    from spinexr.inference.engines.precision import Precision
+
+    wanted = tuple(map(Precision, precisions))
+    try:
+        with TemporaryDirectory(prefix="spinexr-benchmark-") as folder:
+            found = batches.of_local(Path(folder), images, wanted, detector=detector)
+    except SpineXRError as e:
+        fail(e.message)
+    click.echo(json.dumps(found, indent=2))
