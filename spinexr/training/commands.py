@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
 from spinexr import __version__
@@ -28,8 +26,7 @@ from spinexr.inference.bundle import (
     sha256_of,
 )
 from spinexr.inference.familiarity import save
-from spinexr.training import calibration, classifier, detector, familiarity, release, select
-from spinexr.training.calibration import Calibration
+from spinexr.training import classifier, detector, familiarity, release, select
 from spinexr.training.classifier import ClassifierOptions, Trained
 from spinexr.training.detector import DetectorOptions
 from spinexr.training.examples import Progress, TrainPart, prepare, read_train_part, silent
@@ -106,7 +103,7 @@ def finish_ensemble(job: Job, part: TrainPart, options: ClassifierOptions, *, se
     _same_run(job, part, options)
     found = {a: r for a, r in results.items() if r is not None}
     abnormal = np.array([i.abnormal for i in part.validation])
-    scores = _calibrate_together(job, found, abnormal)
+    scores = {a: 1 / (1 + np.exp(-np.array(r["logits"]))) for a, r in found.items()}
     point = select.search(scores, abnormal) if search else select.standard()
     mean = np.sum([scores[a] * w for a, w in point.weights.items()], axis=0)
     called = mean > point.threshold
@@ -133,23 +130,6 @@ def finish_ensemble(job: Job, part: TrainPart, options: ClassifierOptions, *, se
         f"{validation['sensitivity']}, specificity {validation['specificity']} at "
         f"{point.threshold:.3f}."
     )
-
-
-def _calibrate_together(
-    job: Job, results: dict[str, Any], abnormal: npt.NDArray[np.bool_]
-) -> dict[str, npt.NDArray[np.float64]]:
-    """Write the members so that their mean is calibrated; their probabilities on validation."""
-    weights = select.standard().weights
-    joint = calibration.fit_mean(
-        np.array([results[a]["logits"] for a in ARCHITECTURES]),
-        np.array([weights[a] for a in ARCHITECTURES]),
-        abnormal,
-    )
-    for a in ARCHITECTURES:
-        fitted = Calibration(**results[a]["calibration"]).then(joint)
-        network = classifier.best_network(a, job.run_folder(a), fitted)
-        release.write_member(release.member_file(job.out, a), network, half=job.half)
-    return {a: expit(joint.apply(np.array(results[a]["logits"]))) for a in ARCHITECTURES}
 
 
 def _write_familiarity(job: Job, part: TrainPart, options: ClassifierOptions) -> None:
@@ -297,7 +277,6 @@ def _write_result(folder: RunFolder, trained: Trained) -> None:
     result = {
         "validation": {k: round(v, 4) for k, v in trained.validation.items()},
         "epochs": trained.epochs,
-        "calibration": asdict(trained.calibration),
         "logits": [float(v) for v in trained.logits],
     }
     (folder.path / "result.json").write_text(json.dumps(result), encoding="utf-8")

@@ -14,6 +14,7 @@ from spinexr.errors import (
     ConfigurationError,
     DeadlineError,
     ForbiddenError,
+    InputError,
     ModelsNotReadyError,
     NotDicomError,
     NotReadyError,
@@ -42,6 +43,7 @@ STATUS_OF_FAMILY: dict[type[SpineXRError], HTTPStatus] = {
     NotDicomError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     UnanalysableError: HTTPStatus.UNPROCESSABLE_ENTITY,
     NotReadyError: HTTPStatus.SERVICE_UNAVAILABLE,
+    InputError: HTTPStatus.UNPROCESSABLE_ENTITY,  # of batches, so never answered
     ConfigurationError: HTTPStatus.INTERNAL_SERVER_ERROR,
 }
 _RETRY_AFTER_BUSY_S = 2
