@@ -167,12 +167,9 @@ def errors() -> str:
     for cls in all_error_classes():
         if cls is SpineXRError:
             continue
-        # Some only ever end commands.
-        family = next((f for f in families if issubclass(cls, f)), None)
-        described = next(c for c in (family, *cls.__mro__) if c is not None and c.__doc__)
-        kind = str(described.__doc__).splitlines()[0]
-        status = "none" if family is None else status_of(cls("")).value
-        rows.append(f"| `{cls.code}` | {status} | {cls.title} | {kind} |")
+        family = next(f for f in families if issubclass(cls, f))
+        kind = (family.__doc__ or "").splitlines()[0]
+        rows.append(f"| `{cls.code}` | {status_of(cls('')).value} | {cls.title} | {kind} |")
     return "\n".join(
         [
             "# Error codes\n",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hmac
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -115,15 +116,7 @@ def row(
         "probability": prediction.probability,
         "threshold": prediction.threshold,
         "near_cutoff": prediction.near_cutoff,
-        "members": [
-            {
-                "name": m.name,
-                "architecture": m.architecture,
-                "probability": m.probability,
-                "weight": m.weight,
-            }
-            for m in prediction.members
-        ],
+        "members": [asdict(m) for m in prediction.members],
         "detector_ran": prediction.findings is not None,
         "agreement": prediction.agreement.value,
         "findings": (

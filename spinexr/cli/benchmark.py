@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from spinexr.cli.common import fail
+from spinexr.cli.common import fail, untrained_detector_option
 from spinexr.errors import SpineXRError
 
 
@@ -18,13 +18,7 @@ from spinexr.errors import SpineXRError
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder for benchmark.md and benchmark.json.",
 )
-@click.option(
-    "--detector",
-    type=click.Choice(["yolo11n", "yolo11s", "yolo11m", "yolo11l", "yolo11x"]),
-    default="yolo11l",
-    show_default=True,
-    help="Scale of the untrained detector.",
-)
+@untrained_detector_option
 @click.option(
     "--precision",
     "precisions",

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 import click
 
-from spinexr.cli.common import fail
+from spinexr.cli.common import fail, untrained_detector_option
 from spinexr.errors import SpineXRError
 
 
@@ -38,13 +38,7 @@ def driver(inputs: int) -> None:
     show_default=True,
     help="May be given more than once.",
 )
-@click.option(
-    "--detector",
-    type=click.Choice(["yolo11n", "yolo11s", "yolo11m", "yolo11l", "yolo11x"]),
-    default="yolo11l",
-    show_default=True,
-    help="Scale of the untrained detector.",
-)
+@untrained_detector_option
 def local(images: int, precisions: tuple[str, ...], detector: str) -> None:
     """A batch on this machine against a plain loop, and two workers against one, in one run."""
     from spinexr.benchmark import batches

@@ -24,6 +24,14 @@ weights_option = click.option(
     "else the project folder]",
 )
 
+untrained_detector_option = click.option(
+    "--detector",
+    type=click.Choice(["yolo11n", "yolo11s", "yolo11m", "yolo11l", "yolo11x"]),
+    default="yolo11l",
+    show_default=True,
+    help="Scale of the untrained detector.",
+)
+
 
 def settings_with(**given: object) -> Settings:
     """The environment's settings with the options that were given put over them."""

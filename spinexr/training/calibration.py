@@ -1,9 +1,7 @@
-"""Temperature and bias of classifiers, fitted on validation and folded into their last layers.
+"""Temperature and bias of a classifier, fitted on validation and folded into its last layer.
 
 Guo et al., "On Calibration of Modern Neural Networks" (ICML 2017), with a bias beside the
 temperature (Platt, 1999), so that a class balance that was changed for training is undone too.
-The mean of calibrated members is too cautious (Rahaman and Thiery, NeurIPS 2021), so the ensemble
-is fitted as a whole after its members.
 """
 
 from __future__ import annotations
@@ -14,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy.optimize import minimize
-from scipy.special import expit
 from torch import Tensor, nn
 
 Floats = npt.NDArray[np.float64]
@@ -29,10 +26,6 @@ class Calibration:
 
     def apply(self, logits: Floats) -> Floats:
         return self.scale * logits + self.bias
-
-    def then(self, later: Calibration) -> Calibration:
-        """This one, and the later one of its answers."""
-        return Calibration(self.scale * later.scale, self.bias * later.scale + later.bias)
 
 
 def fit(logits: Floats, abnormal: npt.NDArray[np.bool_]) -> Calibration:
@@ -53,29 +46,6 @@ def fit(logits: Floats, abnormal: npt.NDArray[np.bool_]) -> Calibration:
         return float(value), gradient
 
     found = minimize(loss, np.zeros(2), jac=True, method="L-BFGS-B").x
-    return Calibration(float(np.exp(found[0])), float(found[1]))
-
-
-def fit_mean(
-    logits: Floats, weights: npt.NDArray[np.floating], abnormal: npt.NDArray[np.bool_]
-) -> Calibration:
-    """What all members must be changed by, so that their mean probability is calibrated.
-
-    The scale and bias of least cross-entropy of the mean; the scale lies within a quarter and four,
-    since a useless member would have the others shout it down.
-
-    Args:
-        logits: (members, N), of each member calibrated by itself. weights: (members,), of sum 1.
-        abnormal: (N,), both values present.
-    """
-
-    def loss(p: Floats) -> float:
-        mean = weights @ expit(np.exp(p[0]) * logits + p[1])
-        right = np.clip(np.where(abnormal, mean, 1 - mean), 1e-12, 1)
-        return float(-np.log(right).mean() + 1e-3 * (p**2).sum())
-
-    limit = np.log(4)
-    found = minimize(loss, np.zeros(2), bounds=[(-limit, limit), (None, None)]).x
     return Calibration(float(np.exp(found[0])), float(found[1]))
 
 

@@ -24,7 +24,6 @@ from spinexr.inference.engines.torch_checkpoints import CheckpointError, load_cl
 from spinexr.processors import available_threads
 from spinexr.training import calibration
 from spinexr.training.augment import augmented, resized, window
-from spinexr.training.calibration import Calibration
 from spinexr.training.examples import (
     Boxes,
     Examples,
@@ -91,7 +90,6 @@ class Trained:
     network: nn.Module
     validation: dict[str, float]  # auroc, ece, loss, images
     logits: npt.NDArray[np.float64]  # calibrated, of the validation images in order
-    calibration: Calibration  # what is folded into the network
     epochs: int
 
 
@@ -359,9 +357,13 @@ def _finish(
     architecture: str, folder: RunFolder, validation: Examples, options: ClassifierOptions,
     device: torch.device, epochs: int,
 ) -> Trained:  # fmt: skip
-    learner = _best(architecture, folder).to(device)
+    learner = Learner(architecture)
+    learner.load_state_dict(folder.load(BEST)["averaged"])
+    learner.to(device)
     raw = _logits(learner, validation, device, options.size, exact=True)
     fitted = calibration.fit(raw, validation.abnormal)
+    network = learner.network.cpu()
+    calibration.fold(network.get_classifier(), fitted)
     logits = fitted.apply(raw)
     probability = 1 / (1 + np.exp(-logits))
     margin = np.where(validation.abnormal, logits, -logits)
@@ -371,22 +373,7 @@ def _finish(
         "loss": float(np.logaddexp(0, -margin).mean()),
         "images": float(len(validation)),
     }
-    network = best_network(architecture, folder, fitted)
-    return Trained(architecture, network, measured, logits, fitted, epochs)
-
-
-def best_network(architecture: str, folder: RunFolder, fitted: Calibration) -> nn.Module:
-    """The network of a run's best epoch with a calibration folded in, ready to answer."""
-    network = _best(architecture, folder).network
-    calibration.fold(network.get_classifier(), fitted)
-    result: nn.Module = network.eval()
-    return result
-
-
-def _best(architecture: str, folder: RunFolder) -> Learner:
-    learner = Learner(architecture)
-    learner.load_state_dict(folder.load(BEST)["averaged"])
-    return learner
+    return Trained(architecture, network.eval(), measured, logits, epochs)
 
 
 def _batches(

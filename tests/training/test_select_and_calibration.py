@@ -52,38 +52,6 @@ def test_folding_changes_the_answers_as_the_calibration_says() -> None:
     np.testing.assert_allclose(head(features).detach().numpy(), expected, atol=1e-6)
 
 
-def test_a_mean_of_calibrated_members_that_is_too_cautious_becomes_calibrated() -> None:
-    rng = np.random.default_rng(3)
-    truth = rng.normal(0, 3, 6000)
-    abnormal = rng.random(6000) < 1 / (1 + np.exp(-truth))
-    seen = truth + rng.normal(0, 2.5, (3, 6000))
-    members = np.stack([calibration.fit(z, abnormal).apply(z) for z in seen])
-    weights = np.array([0.42, 0.26, 0.32])
-
-    def error(logits: np.ndarray) -> float:
-        mean = weights @ (1 / (1 + np.exp(-logits)))
-        return expected_calibration_error(abnormal, mean)
-
-    joint = calibration.fit_mean(members, weights, abnormal)
-    assert joint.scale > 1
-    assert error(joint.apply(members)) < 0.02 < error(members)
-
-
-def test_a_useless_member_does_not_make_the_others_shout() -> None:
-    logits, abnormal = overconfident(500)
-    members = np.stack([logits, np.zeros(500), np.zeros(500)])
-    joint = calibration.fit_mean(members, np.array([0.2, 0.4, 0.4]), abnormal)
-    assert joint.scale <= 4
-
-
-def test_one_calibration_after_the_other_is_one() -> None:
-    first, second = calibration.Calibration(0.4, -0.7), calibration.Calibration(2.0, 0.3)
-    logits = np.array([-1.0, 0.0, 3.0])
-    np.testing.assert_allclose(
-        first.then(second).apply(logits), second.apply(first.apply(logits)), atol=1e-12
-    )
-
-
 def test_the_standard_operating_point() -> None:
     point = select.standard()
     assert list(point.weights.values()) == [0.42, 0.26, 0.32]
