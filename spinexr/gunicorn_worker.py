@@ -7,8 +7,10 @@ for all of it, and an answer has one to be taken.
 
 from __future__ import annotations
 
+import socket
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from types import FrameType
 from typing import Any
 
@@ -22,6 +24,8 @@ from spinexr.errors import SlowUploadError
 from spinexr.faults import describe
 
 HEAD_TIMEOUT_S = 10.0  # request line and headers, 8 KB as a rule
+_PROBES = (b"GET /livez ", b"GET /readyz ")
+_LONGEST_PROBE_BYTES = 2048
 ANSWER_TIMEOUT_S = 60.0  # 6 MB, the largest answer, at 0.8 Mbit/s
 
 
@@ -98,6 +102,15 @@ class _DiscreetLog:
         self._log.error("fault: %s", describe(error) if error else "unknown")
 
 
+def _is_whole_probe(sock: socket.socket) -> bool:
+    """Whether a question about life has arrived to its end, so that nobody can hold its thread."""
+    try:
+        head = sock.recv(_LONGEST_PROBE_BYTES, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except (OSError, ValueError):  # nothing yet; TLS cannot look ahead
+        return False
+    return head.startswith(_PROBES) and b"\r\n\r\n" in head
+
+
 class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     """`ThreadWorker` whose clients cannot be slower than the clocks above."""
 
@@ -107,7 +120,25 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         """Serve until the end."""
         log: Any = self.log
         self.log: Any = _DiscreetLog(log)
+        self._prober = ThreadPoolExecutor(1, thread_name_prefix="probes")
         super().init_process()
+
+    def accept(self, listener: socket.socket) -> None:
+        """Take all who wait, since a probe may be the last of them; gunicorn takes one a turn."""
+        while self.nr_conns < self.worker_connections:
+            before = self.nr_conns
+            super().accept(listener)
+            if self.nr_conns == before:
+                return
+
+    def enqueue_req(self, conn: TConn) -> None:
+        """Have a connection handled; a probe by a thread of its own."""
+        pool = self._prober if _is_whole_probe(conn.sock) else self.tpool
+        # As in gunicorn, which knows one pool.
+        handled = pool.submit(self.handle, conn)
+        handled.add_done_callback(
+            lambda done: self.method_queue.defer(self.finish_request, conn, done)
+        )
 
     def handle(self, conn: TConn) -> Any:
         """One request of a connection."""
