@@ -5,12 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from spinexr.cli.common import ProgressLine, fail
 from spinexr.errors import SpineXRError
+
+if TYPE_CHECKING:
+    from spinexr.training.classifier import ClassifierOptions
+    from spinexr.training.detector import DetectorOptions
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -173,8 +177,6 @@ def everything(**given: Any) -> None:
 def _run(given: dict[str, Any], *, members: tuple[str, ...] = (), detect: bool = False) -> None:
     from spinexr.domain import TrainingData
     from spinexr.training import commands
-    from spinexr.training.classifier import ClassifierOptions
-    from spinexr.training.detector import DetectorOptions
 
     bar = ProgressLine()
     kind = given["training_data"]
@@ -193,35 +195,48 @@ def _run(given: dict[str, Any], *, members: tuple[str, ...] = (), detect: bool =
     )
     shared = {k: given[k] for k in ("seed", "intensity", "pretrained")}
     try:
-        if members:
-            size = given["size"]
-            options = ClassifierOptions(
-                epochs=given["epochs"],
-                size=size,
-                window=given["window"] or max(32, size // 2),
-                window_share=given["window_share"],
-                batch=given["batch"],
-                learning_rate=given["learning_rate"],
-                **shared,
+        # Everything that can be refused is refused before the first run begins.
+        commands.check_initial(job, architectures=members, detect=detect)
+        classifiers = _classifier_options(given, shared) if members else None
+        boxes = _detector_options(given, shared) if detect else None
+        if classifiers:
+            commands.train_classifiers(
+                job, classifiers, architectures=members, search=given["search"]
             )
-            commands.train_classifiers(job, options, architectures=members, search=given["search"])
-        if detect:
-            commands.train_detector(
-                job,
-                DetectorOptions(
-                    scale=given["scale"],
-                    epochs=given["detector_epochs"],
-                    size=given["detector_size"],
-                    window=given["detector_window"],
-                    batch=given["detector_batch"],
-                    learning_rate=given["detector_learning_rate"],
-                    **shared,
-                ),
-            )
+        if boxes:
+            commands.train_detector(job, boxes)
     except SpineXRError as e:
         fail(e.message)
     except OSError as e:
         fail(str(e))
+
+
+def _classifier_options(given: dict[str, Any], shared: dict[str, Any]) -> ClassifierOptions:
+    from spinexr.training.classifier import ClassifierOptions
+
+    return ClassifierOptions(
+        epochs=given["epochs"],
+        size=given["size"],
+        window=given["window"] or max(32, given["size"] // 2),
+        window_share=given["window_share"],
+        batch=given["batch"],
+        learning_rate=given["learning_rate"],
+        **shared,
+    )
+
+
+def _detector_options(given: dict[str, Any], shared: dict[str, Any]) -> DetectorOptions:
+    from spinexr.training.detector import DetectorOptions
+
+    return DetectorOptions(
+        scale=given["scale"],
+        epochs=given["detector_epochs"],
+        size=given["detector_size"],
+        window=given["detector_window"],
+        batch=given["detector_batch"],
+        learning_rate=given["detector_learning_rate"],
+        **shared,
+    )
 
 
 def _command_line() -> str:

@@ -24,6 +24,7 @@ from spinexr.inference.engines.torch_checkpoints import CheckpointError, load_cl
 from spinexr.processors import available_threads
 from spinexr.training import calibration
 from spinexr.training.augment import augmented, resized, window
+from spinexr.training.calibration import Calibration
 from spinexr.training.examples import (
     Boxes,
     Examples,
@@ -84,12 +85,11 @@ class ClassifierOptions:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A classifier at its best, calibrated."""
+    """What a run came to; `best` has the network."""
 
-    architecture: str
-    network: nn.Module
-    validation: dict[str, float]  # auroc, ece, loss, images
-    logits: npt.NDArray[np.float64]  # calibrated, of the validation images in order
+    calibration: Calibration
+    validation: dict[str, float]  # auroc, ece, loss, images, calibrated
+    logits: npt.NDArray[np.float64]  # not calibrated, of the validation images in order
     epochs: int
 
 
@@ -166,7 +166,17 @@ def train(
             f"{options.size_at(loop.epoch - 1)} px: loss {row['train_loss']:.4f}, validation loss "
             f"{row['val_loss']:.4f}, AUROC {row['val_auroc']:.4f}, {row['seconds']:.0f} s"
         )
-    return _finish(architecture, folder, validation, options, where, loop.epoch)
+    return _judged(architecture, folder, validation, options, where, loop.epoch)
+
+
+def best(architecture: str, folder: RunFolder) -> nn.Module:
+    """The network of the run's best epoch, not calibrated.
+
+    Raises:
+        TrainingError: its checkpoint is missing or damaged.
+    """
+    network: nn.Module = _best(architecture, folder).network
+    return network.eval()
 
 
 class _Loop:
@@ -353,17 +363,19 @@ def _weights_of(checkpoint: Path, architecture: str) -> dict[str, Tensor]:
         raise ConfigurationError(f"Training cannot start from {checkpoint}: it {e}") from e
 
 
-def _finish(
+def _best(architecture: str, folder: RunFolder) -> Learner:
+    learner = Learner(architecture)
+    learner.load_state_dict(folder.load(BEST)["averaged"])
+    return learner
+
+
+def _judged(
     architecture: str, folder: RunFolder, validation: Examples, options: ClassifierOptions,
     device: torch.device, epochs: int,
 ) -> Trained:  # fmt: skip
-    learner = Learner(architecture)
-    learner.load_state_dict(folder.load(BEST)["averaged"])
-    learner.to(device)
-    raw = _logits(learner, validation, device, options.size, exact=True)
+    learner: Any = _best(architecture, folder)
+    raw = _logits(learner.to(device), validation, device, options.size, exact=True)
     fitted = calibration.fit(raw, validation.abnormal)
-    network = learner.network.cpu()
-    calibration.fold(network.get_classifier(), fitted)
     logits = fitted.apply(raw)
     probability = 1 / (1 + np.exp(-logits))
     margin = np.where(validation.abnormal, logits, -logits)
@@ -373,7 +385,7 @@ def _finish(
         "loss": float(np.logaddexp(0, -margin).mean()),
         "images": float(len(validation)),
     }
-    return Trained(architecture, network.eval(), measured, logits, epochs)
+    return Trained(fitted, measured, raw, epochs)
 
 
 def _batches(

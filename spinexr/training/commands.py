@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ from spinexr.inference.bundle import (
     sha256_of,
 )
 from spinexr.inference.familiarity import save
-from spinexr.training import classifier, detector, familiarity, release, select
+from spinexr.training import calibration, classifier, detector, familiarity, release, select
+from spinexr.training.calibration import Calibration
 from spinexr.training.classifier import ClassifierOptions, Trained
 from spinexr.training.detector import DetectorOptions
 from spinexr.training.examples import Progress, TrainPart, prepare, read_train_part, silent
@@ -54,6 +55,20 @@ class Job:
 
     def run_folder(self, name: str) -> RunFolder:
         return RunFolder(self.out / RUNS / name)
+
+
+def check_initial(job: Job, *, architectures: Sequence[str], detect: bool) -> None:
+    """That the bundle to start from has what is to be trained.
+
+    Raises:
+        ConfigurationError: a checkpoint is missing; it is named.
+    """
+    if job.initial is None:
+        return
+    for architecture in architectures:
+        _sha256(release.member_file(job.initial, architecture))
+    if detect:
+        _sha256(release.detector_file(job.initial))
 
 
 def train_classifiers(
@@ -84,10 +99,8 @@ def train_classifiers(
             report=job.report,
             progress=job.progress,
         )
-        release.write_member(
-            release.member_file(job.out, architecture), trained.network, half=job.half
-        )
         _write_result(folder, trained)
+        _write_member(job, architecture, trained.calibration)
         shown = ", ".join(f"{k} {v:.4g}" for k, v in trained.validation.items())
         job.report(f"{architecture}: {shown}.")
     finish_ensemble(job, part, options, search=search)
@@ -103,10 +116,22 @@ def finish_ensemble(job: Job, part: TrainPart, options: ClassifierOptions, *, se
     _same_run(job, part, options)
     found = {a: r for a, r in results.items() if r is not None}
     abnormal = np.array([i.abnormal for i in part.validation])
-    scores = {a: 1 / (1 + np.exp(-np.array(r["logits"]))) for a, r in found.items()}
-    point = select.search(scores, abnormal) if search else select.standard()
+    alone = {a: Calibration(**r["calibration"]) for a, r in found.items()}
+    logits = {a: alone[a].apply(np.array(r["logits"])) for a, r in found.items()}
+    point = select.standard()
+    together = calibration.fit(
+        np.stack([logits[a] for a in point.weights]),
+        abnormal,
+        weights=np.array(list(point.weights.values())),
+    )
+    scores = {a: 1 / (1 + np.exp(-together.apply(z))) for a, z in logits.items()}
+    if search:
+        point = select.search(scores, abnormal)
     mean = np.sum([scores[a] * w for a, w in point.weights.items()], axis=0)
     called = mean > point.threshold
+    served = {a: c.then(together) for a, c in alone.items()}
+    for architecture, fitted in served.items():
+        _write_member(job, architecture, fitted)
     validation: dict[str, Any] = {
         "images": len(abnormal),
         "auroc": round(float(roc_auc_score(abnormal, mean)), 4),
@@ -115,6 +140,7 @@ def finish_ensemble(job: Job, part: TrainPart, options: ClassifierOptions, *, se
         "specificity": round(float((~called[~abnormal]).mean()), 4),
         "members": {a: r["validation"] for a, r in found.items()},
         "epochs": {a: r["epochs"] for a, r in found.items()},
+        "calibration": {a: _rounded(asdict(c)) for a, c in served.items()},
         "operating_point": "searched on validation" if search else "standard",
     }
     _write_familiarity(job, part, options)
@@ -130,6 +156,13 @@ def finish_ensemble(job: Job, part: TrainPart, options: ClassifierOptions, *, se
         f"{validation['sensitivity']}, specificity {validation['specificity']} at "
         f"{point.threshold:.3f}."
     )
+
+
+def _write_member(job: Job, architecture: str, fitted: Calibration) -> None:
+    """The checkpoint of a member at its best, `fitted` folded into its head."""
+    network: Any = classifier.best(architecture, job.run_folder(architecture))
+    calibration.fold(network.get_classifier(), fitted)
+    release.write_member(release.member_file(job.out, architecture), network, half=job.half)
 
 
 def _write_familiarity(job: Job, part: TrainPart, options: ClassifierOptions) -> None:
@@ -184,7 +217,7 @@ def train_detector(job: Job, options: DetectorOptions) -> None:
         progress=job.progress,
     )
     detector.release_checkpoint(trained, release.detector_file(job.out))
-    validation = {k: round(v, 4) for k, v in trained.validation.items()}
+    validation = _rounded(trained.validation)
     release.write_detection_manifest(
         job.out,
         architecture=options.architecture,
@@ -275,11 +308,16 @@ def _phantoms(root: Path) -> dict[str, Any] | None:
 
 def _write_result(folder: RunFolder, trained: Trained) -> None:
     result = {
-        "validation": {k: round(v, 4) for k, v in trained.validation.items()},
+        "validation": _rounded(trained.validation),
+        "calibration": asdict(trained.calibration),
         "epochs": trained.epochs,
         "logits": [float(v) for v in trained.logits],
     }
     (folder.path / "result.json").write_text(json.dumps(result), encoding="utf-8")
+
+
+def _rounded(values: dict[str, float]) -> dict[str, float]:
+    return {k: round(v, 4) for k, v in values.items()}
 
 
 def _read_result(folder: RunFolder) -> dict[str, Any] | None:

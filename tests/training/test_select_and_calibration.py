@@ -43,6 +43,39 @@ def test_calibration_of_separable_validation_stays_finite() -> None:
     assert np.isfinite([fitted.scale, fitted.bias]).all()
 
 
+def test_the_mean_of_calibrated_members_is_calibrated_once_more() -> None:
+    """Members with errors of their own agree less than they know: their mean is too cautious."""
+    rng = np.random.default_rng(2)
+    truth = rng.normal(0, 3, 4000)
+    abnormal = rng.random(4000) < 1 / (1 + np.exp(-truth))
+    weights = np.array([0.42, 0.26, 0.32])
+    alone = []
+    for _ in weights:
+        logits = truth + rng.normal(0, 3, 4000)
+        alone.append(calibration.fit(logits, abnormal).apply(logits))
+    members = np.stack(alone)
+    fitted = calibration.fit(members, abnormal, weights=weights)
+    before, after = (
+        expected_calibration_error(abnormal, weights @ (1 / (1 + np.exp(-z))))
+        for z in (members, fitted.apply(members))
+    )
+    assert fitted.scale > 1
+    assert after < before / 2
+
+
+def test_one_member_is_calibrated_as_it_is_alone() -> None:
+    logits, abnormal = overconfident()
+    alone = calibration.fit(logits, abnormal)
+    mean_of_one = calibration.fit(logits[None], abnormal, weights=np.ones(1))
+    assert (mean_of_one.scale, mean_of_one.bias) == (alone.scale, alone.bias)
+
+
+def test_calibrations_follow_each_other() -> None:
+    first, second = calibration.Calibration(0.5, 1.0), calibration.Calibration(3.0, -2.0)
+    logits = np.array([-4.0, 0.0, 7.0])
+    np.testing.assert_allclose(first.then(second).apply(logits), second.apply(first.apply(logits)))
+
+
 def test_folding_changes_the_answers_as_the_calibration_says() -> None:
     torch.manual_seed(0)
     head, features = torch.nn.Linear(5, 1), torch.randn(7, 5)

@@ -22,7 +22,8 @@ from spinexr.errors import ConfigurationError, TrainingError
 from spinexr.inference.bundle import ENSEMBLE_FOLDER, Intensity, load_bundle
 from spinexr.inference.engines import EngineOptions
 from spinexr.inference.loading import load_predictor
-from spinexr.training import classifier, commands, detector, examples
+from spinexr.training import classifier, commands, detector, examples, release
+from spinexr.training.calibration import Calibration
 from spinexr.training.classifier import ClassifierOptions
 from spinexr.training.examples import TrainPart
 from spinexr.training.networks import Learner
@@ -128,15 +129,17 @@ def test_a_run_folder_says_what_was_asked_and_how_it_went(
     assert set(trained.validation) == {"auroc", "ece", "loss", "images"}
 
 
-def test_calibration_is_folded_into_the_network(
-    train: Callable[..., Any], part: TrainPart, cache: Path
+def test_the_best_network_gives_the_logits_that_were_judged(
+    train: Callable[..., Any], part: TrainPart, cache: Path, tmp_path: Path
 ) -> None:
     trained = train()
     made = examples.prepare(
         part.validation, side=32, intensity=Intensity.STORED_MINMAX, cache=cache
     )
+    config = json.loads((tmp_path / "run/config.json").read_text())
+    network = classifier.best(config["architecture"], RunFolder(tmp_path / "run"))
     with torch.inference_mode():
-        answers = trained.network(
+        answers = network(
             classifier._to(torch.from_numpy(np.array(made.pixels)), torch.device("cpu"))
         )
     np.testing.assert_allclose(answers[:, 0].numpy(), trained.logits, atol=1e-4)
@@ -192,18 +195,37 @@ def test_without_fetched_weights_blocks_begin_as_their_shortcuts() -> None:
 
 
 def test_a_run_can_start_from_a_checkpoint(train: Callable[..., Any], tmp_path: Path) -> None:
-    first = train("first")
+    def weight(run: str) -> Any:
+        network = classifier.best(SMALL, RunFolder(tmp_path / run))
+        return network.state_dict()["conv1.weight"]
+
+    train("first")
     checkpoint = tmp_path / "first.pth"
-    torch.save(first.network.state_dict(), checkpoint)
+    torch.save(classifier.best(SMALL, RunFolder(tmp_path / "first")).state_dict(), checkpoint)
     said: list[str] = []
     still = replace(OPTIONS, epochs=1, learning_rate=1e-12, weight_decay=0.0)
-    second = train("second", options=still, initial=checkpoint, report=said.append)
+    train("second", options=still, initial=checkpoint, report=said.append)
     assert any("given weights" in line for line in said)
-    fresh = train("third", options=replace(still, seed=5))
-    weight = "conv1.weight"
-    expected = first.network.state_dict()[weight]
-    assert torch.allclose(second.network.state_dict()[weight], expected, atol=1e-4)
-    assert not torch.allclose(fresh.network.state_dict()[weight], expected, atol=1e-2)
+    train("third", options=replace(still, seed=5))
+    assert torch.allclose(weight("second"), weight("first"), atol=1e-4)
+    assert not torch.allclose(weight("third"), weight("first"), atol=1e-2)
+
+
+def test_a_bundle_without_a_detector_is_refused_before_anything_is_trained(
+    data: Path, tmp_path: Path
+) -> None:
+    """`train all` would otherwise find out after hours of classifiers."""
+    initial = tmp_path / "initial"
+    for architecture in commands.ARCHITECTURES:
+        file = release.member_file(initial, architecture)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    done = spinexr(
+        "train", "all", "--data", data, "--out", tmp_path / "out", "--initial", initial, *TOY
+    )
+    assert done.returncode == 1
+    assert "best.pt cannot be read: No such file" in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_checkpoint_of_another_network_is_no_start_and_claims_no_folder(
@@ -305,19 +327,22 @@ def test_checkpoints_are_plain_state_dicts_in_half_precision(bundle: Path) -> No
 
 
 def test_the_bundle_serves_what_was_validated(bundle: Path, data: Path) -> None:
-    """The page's path gives the probabilities that training saw, up to half precision."""
+    """The page's path gives the probabilities that were calibrated, up to half precision."""
     part = examples.read_train_part(data, validation_share=0.1, seed=0)
     predictor = load_predictor(bundle, EngineOptions(threads=2))
     results = {
         m.architecture: json.loads((bundle / f"runs/{m.architecture}/result.json").read_text())
         for m in load_bundle(bundle).ensemble.members
     }
+    fitted = json.loads((bundle / "ensemble output/manifest.json").read_text())
+    calibrations = fitted["provenance"]["validation"]["calibration"]
     from spinexr.analysis import analyse
 
     for n, image in enumerate(part.validation[:4]):
         analysis = analyse(image.file.read_bytes(), predictor=predictor, max_pixels=10**6)
         for member in analysis.prediction.members:
-            logit = results[member.architecture]["logits"][n]
+            raw = results[member.architecture]["logits"][n]
+            logit = Calibration(**calibrations[member.architecture]).apply(np.array(raw))
             assert member.probability == pytest.approx(1 / (1 + np.exp(-logit)), abs=0.01)
     predictor.close()
 
