@@ -50,11 +50,14 @@ def radiograph(number: int = 0, *, seed: int = 0, **options: Any) -> Dataset:
     return made
 
 
-def report(text: str = "", *, instance: str | None = None) -> bytes:
+def report(
+    text: str = "", *, more: bytes = b"", storage: str = uid.Comprehensive3DSRStorage
+) -> bytes:
     """A small object as those that the node sends, as a file."""
     made = Dataset()
-    made.SOPClassUID = uid.Comprehensive3DSRStorage
-    made.SOPInstanceUID = instance or Uids.derived_from("report", text).instance
+    made.SOPClassUID = storage
+    made.SOPInstanceUID = Uids.derived_from("report", text).instance
+    made.EncapsulatedDocument = more
     made.StudyInstanceUID = made.SeriesInstanceUID = Uids.derived_from("report").study
     made.SeriesDescription = text
     made.file_meta = pydicom.dataset.FileMetaDataset()
