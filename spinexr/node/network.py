@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import socket
 import ssl
 
 from pynetdicom import _config
+from pynetdicom.transport import AssociationSocket
 
 from spinexr.errors import ConfigurationError
 from spinexr.node.configuration import Tls
@@ -13,6 +16,18 @@ from spinexr.node.configuration import Tls
 # It logs what peers send, and what peers send may name a patient. The node writes its own lines.
 _config.LOG_HANDLER_LEVEL = "none"
 logging.getLogger("pynetdicom").setLevel(logging.CRITICAL + 1)
+
+
+def _close(connection: AssociationSocket) -> None:
+    if connection.socket is not None:
+        with contextlib.suppress(OSError):
+            connection.socket.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(OSError):
+            connection.socket.close()
+
+
+# The library leaves a socket open where the peer has gone first, until some garbage collection.
+AssociationSocket._shutdown_socket = _close  # type: ignore[method-assign]
 
 
 def server_context(tls: Tls) -> ssl.SSLContext:

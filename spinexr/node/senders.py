@@ -130,44 +130,54 @@ class WebSender:
     """STOW-RS (PS3.18 section 10.5)."""
 
     def __init__(self, destination: Destination) -> None:
-        self._name = destination.name
-        session = requests.Session()
-        session.trust_env = False  # no credentials or proxies but those of the file
-        tls = destination.tls
-        if tls.authority is not None:
-            session.verify = str(tls.authority)
-        if tls.certificate is not None:
-            session.cert = str(tls.certificate) if tls.key is None else (
-                str(tls.certificate), str(tls.key),
-            )  # fmt: skip
-        if destination.user:
-            session.auth = (destination.user, destination.secret)
-        elif destination.secret:
-            session.headers["Authorization"] = f"Bearer {destination.secret}"
-        session.headers["Accept"] = "application/dicom+json"
-        session.hooks["response"].append(_refuse_redirect)
-        try:
-            self._client = DICOMwebClient(
-                destination.url, session, timeout=destination.timeout_s, chunk_size=_UNCHUNKED
-            )
-        except ValueError as e:
-            raise ConfigurationError(f"{self._name}: {e}.") from e
-        self._client.set_http_retry_params(retry=False)  # the queue does that, and survives
+        self._name, self._destination = destination.name, destination
+        with self._session() as session:
+            self._client(session)
 
     def send(self, data: bytes) -> None:
         dataset = pydicom.dcmread(BytesIO(data))
         try:
-            answer = self._client.store_instances([dataset])
+            with self._session() as session:
+                answer = self._client(session).store_instances([dataset])
         except requests.HTTPError as e:
             raise self._refusal(e.response) from e
         except (requests.RequestException, OSError) as e:
             raise _unavailable(self._name, type(e).__name__) from e
         # What came is no answer of DICOMweb: a proxy's page, or cut off.
         except Exception as e:
-            raise _unavailable(self._name, f"its answer is none of DICOMweb ({e!r})") from e
+            why = f"its answer is none of DICOMweb ({type(e).__name__})"
+            raise _unavailable(self._name, why) from e
         failed = answer.get("FailedSOPSequence")
         if failed:
             _judge(self._name, int(failed[0].get("FailureReason", 0xC000)))
+
+    def _session(self) -> requests.Session:
+        session = requests.Session()
+        session.trust_env = False  # no credentials or proxies but those of the file
+        destination, tls = self._destination, self._destination.tls
+        if tls.authority is not None:
+            session.verify = str(tls.authority)
+        if tls.certificate is not None:
+            certificate = str(tls.certificate)
+            session.cert = certificate if tls.key is None else (certificate, str(tls.key))
+        if destination.user:
+            session.auth = (destination.user, destination.secret)
+        elif destination.secret:
+            session.headers["Authorization"] = f"Bearer {destination.secret}"
+        session.headers["Accept"] = "application/dicom+json"
+        session.hooks["response"].append(_refuse_redirect)
+        return session
+
+    def _client(self, session: requests.Session) -> DICOMwebClient:
+        destination = self._destination
+        try:
+            client = DICOMwebClient(
+                destination.url, session, timeout=destination.timeout_s, chunk_size=_UNCHUNKED
+            )
+        except ValueError as e:
+            raise ConfigurationError(f"{self._name}: {e}.") from e
+        client.set_http_retry_params(retry=False)  # the queue does that, and survives
+        return client
 
     def _refusal(self, response: requests.Response | None) -> Exception:
         if response is None:

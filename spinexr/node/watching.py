@@ -60,7 +60,7 @@ class Watching:
         self._server.daemon_threads = True
         self.port = self._server.server_address[1]
         self._thread = threading.Thread(
-            target=self._server.serve_forever, name="spinexr-watching", daemon=True
+            target=self._server.serve_forever, args=(0.05,), name="spinexr-watching", daemon=True
         )
         self._thread.start()
 

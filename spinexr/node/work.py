@@ -15,7 +15,6 @@ from spinexr.inference.predictor import Predictor
 from spinexr.node import deidentify
 from spinexr.node.configuration import Destination
 from spinexr.node.queue import Output
-from spinexr.reporting import dicom
 from spinexr.reporting.codes import Codes
 
 
@@ -85,6 +84,9 @@ class Worker:
         self, analysis: Analysis, destinations: Collection[Destination], *, hidden: bool,
         now: datetime,
     ) -> list[Output]:  # fmt: skip
+        # Late: it brings large libraries along, which tests of the rest need not wait for.
+        from spinexr.reporting import dicom
+
         if not destinations:
             return []
         if hidden:

@@ -138,6 +138,11 @@ class Archive:
     def texts(self) -> list[str]:
         return [str(d.SeriesDescription) for d in self.kept]
 
+    @property
+    def objects(self) -> set[str]:
+        """What it would hold: one object for each UID."""
+        return {str(d.SOPInstanceUID) for d in self.kept}
+
     def wait(self, number: int, what: str = "kept") -> None:
         """Until it has kept, or answered, so many."""
         with self._more:
