@@ -51,7 +51,7 @@ def settings(tmp_path: Path, configuration: Path, **more: str) -> dict[str, str]
         ({"SPINEXR_NODE_HOST": "0.0.0.0"}, "an AE title proves nothing"),
         ({"SPINEXR_NODE_AE_TITLE": "NO SPACES"}, "must be an AE title"),
         ({"SPINEXR_NODE_KEY_FILE": "/nowhere/key"}, "SPINEXR_NODE_KEY_FILE"),
-        ({}, "No model files"),
+        ({}, "The models cannot be loaded"),
     ],
 )
 def test_what_keeps_it_from_starting_is_said(
