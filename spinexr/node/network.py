@@ -27,7 +27,7 @@ def _close(connection: AssociationSocket) -> None:
 
 
 # The library leaves a socket open where the peer has gone first, until some garbage collection.
-AssociationSocket._shutdown_socket = _close  # type: ignore[method-assign]
+AssociationSocket._shutdown_socket = _close  # type: ignore[method-assign, assignment]
 
 
 def server_context(tls: Tls) -> ssl.SSLContext:

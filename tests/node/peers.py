@@ -128,11 +128,12 @@ class Archive:
             uid.SecondaryCaptureImageStorage,
         ):  # fmt: skip
             ae.add_supported_context(storage, [uid.ExplicitVRLittleEndian])
-        self._server: Any = ae.start_server(
+        server: Any = ae.start_server(
             ("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_C_STORE, self._store)],
             ssl_context=tls,
         )  # fmt: skip
-        self.port: int = self._server.server_address[1]
+        self._server = server
+        self.port = int(server.server_address[1])
 
     @property
     def texts(self) -> list[str]:

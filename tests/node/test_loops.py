@@ -18,6 +18,7 @@ from spinexr.errors import (
 )
 from spinexr.node.loops import Analysing, Delivering, pause_s
 from spinexr.node.queue import Queue
+from spinexr.phantom import writer
 from tests.node import peers
 from tests.node.peers import echoing, radiograph, steps
 
@@ -30,8 +31,6 @@ def queue(tmp_path: Path) -> Iterator[Queue]:
 
 
 def fill(queue: Queue, number: int = 3) -> None:
-    from spinexr.phantom import writer
-
     for n in range(number):
         image = radiograph(n)
         queue.receive(

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pydicom
 import pytest
-from pydicom.dataset import Dataset
 
 from spinexr.domain import DetectPolicy, ObjectKind
 from spinexr.imaging import reader
 from spinexr.inference.predictor import Predictor
 from spinexr.node import senders
-from spinexr.node.work import Worker
+from spinexr.node.work import Answer, Worker
+from spinexr.phantom import writer
 from spinexr.reporting import codes
 from tests.node import peers
 from tests.node.peers import Archive, destination, radiograph, running, send, wait_until
@@ -128,7 +128,7 @@ def test_rules_choose_by_modality_body_part_and_caller(
         "reports": destination(name="reports", objects=(ObjectKind.REPORT,)),
     }
     answer = worker(predictor, *wanted.values())(
-        peers_file(radiograph(attributes={"BodyPartExamined": "LSPINE"})), "CR1"
+        writer.to_bytes(radiograph(attributes={"BodyPartExamined": "LSPINE"})), "CR1"
     )
     found = {output.kind: output.destinations for output in answer.outputs}
     assert found == {
@@ -139,12 +139,12 @@ def test_rules_choose_by_modality_body_part_and_caller(
 
 
 def test_an_object_that_no_destination_wants_leaves_nothing(tmp_path: Path) -> None:
-    def none(_data: bytes, _caller: str) -> peers.Answer:
-        return peers.Answer((), "normal")
+    def none(_data: bytes, _caller: str) -> Answer:
+        return Answer((), "normal")
 
     done = threading.Event()
 
-    def watched(data: bytes, caller: str) -> peers.Answer:
+    def watched(data: bytes, caller: str) -> Answer:
         done.set()
         return none(data, caller)
 
@@ -153,12 +153,6 @@ def test_an_object_that_no_destination_wants_leaves_nothing(tmp_path: Path) -> N
         assert done.wait(peers.LONGEST_S)
         wait_until(queue, lambda: queue.counts.received == 0)
         assert queue.letters() == []
-
-
-def peers_file(dataset: Dataset) -> bytes:
-    from spinexr.phantom import writer
-
-    return writer.to_bytes(dataset)
 
 
 def test_a_radiograph_that_is_refused_is_a_dead_letter_and_the_next_one_is_not(

@@ -18,6 +18,7 @@ from spinexr.errors import ConfigurationError, NotDicomError
 from spinexr.node import network, receiver
 from spinexr.node.configuration import Tls
 from spinexr.node.queue import Queue
+from spinexr.node.work import Answer
 from tests import builders
 from tests.node import certificates, peers
 from tests.node.peers import association, radiograph, running, send
@@ -75,7 +76,7 @@ def test_every_compression_that_the_reader_knows_is_kept_as_it_came(
 
     def work(data: bytes, caller: str) -> Any:
         seen.append(data)
-        return peers.Answer((), "normal")
+        return Answer((), "normal")
 
     image = radiograph(transfer_syntax=chosen)
     with running(tmp_path, work=work) as (node, queue):
@@ -147,9 +148,9 @@ def test_an_association_that_is_aborted_keeps_what_was_answered(tmp_path: Path) 
 def test_half_an_object_is_none(tmp_path: Path) -> None:
     with running(tmp_path, work=never) as (node, queue):
         with association(node.port) as found:
-            raw = found.dul.socket.socket
+            connection: Any = found.dul.socket
+            raw, real = connection.socket, connection.send
             sent: list[bytes] = []
-            real = found.dul.socket.send
 
             def half(data: bytes) -> None:
                 sent.append(data)
@@ -159,7 +160,7 @@ def test_half_an_object_is_none(tmp_path: Path) -> None:
                     return
                 real(data)
 
-            found.dul.socket.send = half
+            connection.send = half
             assert found.send_c_store(radiograph()).get("Status") is None
         assert queue.counts.received == queue.counts.dead == 0
         assert send(node.port, radiograph(1)) == [0x0000]
