@@ -31,7 +31,7 @@ FILES: dict[str, tuple[checks.Check, tuple[str, str]]] = {
     "deploy/k8s/networkpolicy.yaml": (checks.kubernetes, ("podSelector", "podselector")),
     "deploy/systemd/spinexr.service": (checks.systemd, ("ProtectHome=yes", "ProtectHouse=yes")),
     "deploy/systemd/spinexr-node.service": (checks.systemd, ("PrivateTmp=", "PrivateTemp=")),
-    "deploy/orthanc/Dockerfile": (checks.hadolint, ("USER root", "USERS root")),
+    "deploy/orthanc/Dockerfile": (checks.hadolint, ("USER 0", "USERS 0")),
     "deploy/orthanc/compose.yaml": (checks.compose, ("read_only", "readonly")),
     "deploy/orthanc/node.toml": (checks.node, ("callers", "caller")),
     "deploy/nginx.conf": (checks.nginx, ("proxy_connect_timeout", "proxy_connection_timeout")),
