@@ -66,6 +66,18 @@ def test_what_keeps_it_from_starting_is_said(
     assert why in done.output
 
 
+def test_a_package_that_is_not_installed_is_named(
+    tmp_path: Path, configuration: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: object) -> None:
+        raise ModuleNotFoundError("No module named 'pynetdicom'", name="pynetdicom")
+
+    monkeypatch.setattr("spinexr.cli.node._opened", missing)
+    done = spinexr("node", **settings(tmp_path, configuration))
+    assert done.exit_code == 1
+    assert "needs the package pynetdicom: pip install -r requirements-node.txt" in done.output
+
+
 def test_two_nodes_do_not_work_on_one_queue(tmp_path: Path, configuration: Path) -> None:
     with held(tmp_path / "queue"):
         done = spinexr("node", **settings(tmp_path, configuration))
@@ -115,10 +127,10 @@ def test_a_key_is_made_once(tmp_path: Path) -> None:
 @pytest.fixture(scope="session")
 def small_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Networks of few pixels. TEST_SMALL_WEIGHTS names a folder that holds some already."""
-    from spinexr.training.untrained import write_untrained_bundle
-
     if kept := os.environ.get("TEST_SMALL_WEIGHTS"):
         return Path(kept)
+    from spinexr.training.untrained import write_untrained_bundle
+
     root = tmp_path_factory.mktemp("node") / "weights"
     write_untrained_bundle(root, size=64, detector="yolo11n")
     return root
