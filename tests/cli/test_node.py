@@ -72,7 +72,7 @@ def test_a_package_that_is_not_installed_is_named(
     def missing(*_: object) -> None:
         raise ModuleNotFoundError("No module named 'pynetdicom'", name="pynetdicom")
 
-    monkeypatch.setattr("spinexr.cli.node._opened", missing)
+    monkeypatch.setattr(sys.modules["spinexr.cli.node"], "_opened", missing)
     done = spinexr("node", **settings(tmp_path, configuration))
     assert done.exit_code == 1
     assert "needs the package pynetdicom: pip install -r requirements-node.txt" in done.output
