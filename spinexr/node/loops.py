@@ -112,6 +112,7 @@ class Analysing(Loop):
     def step(self) -> bool:
         received = self._queue.next_received()
         if received is None:
+            self._queue.shrink()
             return False
         start = perf_counter()
         outcome = self._outcome(received)

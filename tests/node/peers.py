@@ -147,8 +147,10 @@ class Archive:
     def wait(self, number: int, what: str = "kept") -> None:
         """Until it has kept, or answered, so many."""
         with self._more:
-            there = self._more.wait_for(lambda: len(getattr(self, what)) >= number, LONGEST_S)
-            assert there, f"{len(getattr(self, what))} of {number} {what}"
+            while (there := len(getattr(self, what))) < number:
+                # As long as there is more now and then, it may take its time.
+                more = self._more.wait_for(lambda: len(getattr(self, what)) > there, LONGEST_S)  # noqa: B023
+                assert more, f"{there} of {number} {what}"
 
     def close(self) -> None:
         self.silent.clear()
