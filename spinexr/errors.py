@@ -117,6 +117,13 @@ class InputError(SpineXRError):
     title = "The file cannot be read"
 
 
+class NodeError(SpineXRError):
+    """Something that only the DICOM node meets. Never answered over HTTP."""
+
+    code = "node"
+    title = "The node cannot go on with this object"
+
+
 # --- inputs of a batch ----------------------------------------------------------------------------
 
 
@@ -138,6 +145,44 @@ class LinkLoopError(InputError):
 class WorkerDiedError(InputError):
     code = "worker_died"
     title = "The file ended the process that analysed it"
+
+
+# --- the node -------------------------------------------------------------------------------------
+
+
+class InstanceDiffersError(NodeError):
+    """An instance that the queue holds came once more, with other content."""
+
+    code = "instance_differs"
+    title = "Another object with the same identifier is being worked on"
+
+
+class QueueFullError(NodeError):
+    """The queue may or can hold no more."""
+
+    code = "queue_full"
+    title = "The queue has no room"
+
+
+class ObjectRefusedError(NodeError):
+    """A destination does not want this object, however often it is sent."""
+
+    code = "object_refused"
+    title = "The destination refused the object"
+
+
+class DestinationDeniedError(NodeError):
+    """A destination does not want to hear from this node."""
+
+    code = "destination_denied"
+    title = "The destination does not let this node in"
+
+
+class DestinationUnavailableError(NodeError):
+    """A destination did not answer, or asked to be left alone for now."""
+
+    code = "destination_unavailable"
+    title = "The destination cannot be reached"
 
 
 # --- request --------------------------------------------------------------------------------------

@@ -75,6 +75,13 @@ def _root_path(text: str) -> str:
     return text
 
 
+def _ae_title(text: str) -> str:
+    """an AE title: 1 to 16 letters, digits, dashes or _"""
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,16}", text):
+        raise ValueError
+    return text
+
+
 def _rate(text: str) -> str:
     """a rate such as 600 per minute, or none"""
     if text.lower() == "none" or re.fullmatch(
@@ -220,6 +227,39 @@ class Settings:
     codes: Path | None = _setting(
         None, _path, "file of codes for the DICOM objects, put over the private ones"
     )
+    node_config: Path | None = _setting(
+        None, _path, "file of the DICOM node's callers, destinations and rules"
+    )
+    node_ae_title: str = _setting("SPINEXR", _ae_title, "AE title of the node")
+    node_host: str = _setting("127.0.0.1", _host, "address the node listens on")
+    node_port: int = _setting(11112, _integer(1, 65535), "port the node listens on")
+    node_http_port: int = _setting(
+        11180, _integer(1, 65535), "port of the node's /livez and /metrics, on this machine only"
+    )
+    node_queue: Path = _setting(
+        PROJECT_ROOT / "queue", _path, "folder of what the node has received and not delivered"
+    )
+    node_queue_mb: int = _setting(
+        4096, _integer(64, 16 * MEBIBYTE), "most that this folder may hold, in MB"
+    )
+    node_key_file: Path | None = _setting(
+        None, _path, "file of the key that the queue is encrypted with"
+    )
+    node_associations: int = _setting(
+        16, _integer(1, 256), "associations that the node accepts at once"
+    )
+    node_timeout_s: int = _setting(
+        30, _integer(1, 3600), "seconds that somebody who sends to the node may be silent"
+    )
+
+    @property
+    def node_open_to_others(self) -> bool:
+        """Whether other machines reach the node."""
+        return not _is_loopback(self.node_host)
+
+    @property
+    def node_queue_bytes(self) -> int:
+        return self.node_queue_mb * MEBIBYTE
 
     @property
     def max_upload_bytes(self) -> int:

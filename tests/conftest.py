@@ -21,7 +21,7 @@ from tests.fakes import FakeEngine, fake_bundle
 # The page is tested in a browser where what drives one is installed (requirements-browser.txt).
 collect_ignore = [] if find_spec("playwright") else ["browser"]
 
-_HEAVY_FIXTURES = ("untrained_root", "real_predictor", "server", "phantom_root")
+_HEAVY_FIXTURES = ("small_root", "untrained_root", "real_predictor", "server", "phantom_root")
 _HEAVY_MODULES = ("test_train",)
 
 

@@ -18,7 +18,7 @@ from spinexr.web.errors import status_of
 ROOT = Path(__file__).parent.parent
 REQUIREMENTS = (
     "requirements.txt", "requirements-serve.txt", "requirements-dev.txt",
-    "requirements-browser.txt", "constraints.txt",
+    "requirements-browser.txt", "requirements-node.txt", "constraints.txt",
 )  # fmt: skip
 
 DOCUMENTS = sorted(
@@ -59,7 +59,8 @@ def test_readme_lists_every_setting_with_its_default() -> None:
 def test_every_error_code_is_documented_with_its_status() -> None:
     internal = {  # never answered over HTTP
         "error", "configuration", "training_stopped", "batch_stopped", "unreadable_file",
-        "file_changed", "unsafe_archive", "link_loop", "worker_died",
+        "file_changed", "unsafe_archive", "link_loop", "worker_died", "node", "instance_differs",
+        "queue_full", "object_refused", "destination_denied", "destination_unavailable",
     }  # fmt: skip
     documented = {
         code: status

@@ -12,6 +12,7 @@ from spinexr.cli.benchmark_batch import benchmark_batch
 from spinexr.cli.compile import compile_bundle
 from spinexr.cli.doctor import doctor
 from spinexr.cli.evaluate import evaluate
+from spinexr.cli.node import node
 from spinexr.cli.phantom import phantom
 from spinexr.cli.serve import serve
 from spinexr.cli.token import token
@@ -29,6 +30,7 @@ for _command in (
     analyse,
     batch,
     serve,
+    node,
     doctor,
     token,
     weights,

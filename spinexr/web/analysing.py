@@ -10,7 +10,7 @@ from flask import g
 from spinexr.analysis import analyse
 from spinexr.domain import Analysis, DetectPolicy
 from spinexr.errors import SpineXRError
-from spinexr.web.logs import AUDIT
+from spinexr.logs import AUDIT
 from spinexr.web.state import state
 
 _audit = structlog.stdlib.get_logger(AUDIT)

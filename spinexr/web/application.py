@@ -5,7 +5,7 @@ from __future__ import annotations
 import structlog
 from flask import Flask
 
-from spinexr import DISCLAIMER, __version__, allocator, memory, spool
+from spinexr import DISCLAIMER, __version__, allocator, logs, memory, spool
 from spinexr.domain import Read
 from spinexr.imaging.sandbox import Sandbox
 from spinexr.reporting import codes
@@ -16,7 +16,6 @@ from spinexr.web import (
     errors,
     health,
     language,
-    logs,
     metrics,
     pages,
     pixels,

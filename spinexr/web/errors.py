@@ -16,6 +16,7 @@ from spinexr.errors import (
     ForbiddenError,
     InputError,
     ModelsNotReadyError,
+    NodeError,
     NotDicomError,
     NotReadyError,
     RateLimitError,
@@ -44,6 +45,7 @@ STATUS_OF_FAMILY: dict[type[SpineXRError], HTTPStatus] = {
     UnanalysableError: HTTPStatus.UNPROCESSABLE_ENTITY,
     NotReadyError: HTTPStatus.SERVICE_UNAVAILABLE,
     InputError: HTTPStatus.UNPROCESSABLE_ENTITY,  # of batches, so never answered
+    NodeError: HTTPStatus.SERVICE_UNAVAILABLE,  # of the node, likewise
     ConfigurationError: HTTPStatus.INTERNAL_SERVER_ERROR,
 }
 _RETRY_AFTER_BUSY_S = 2

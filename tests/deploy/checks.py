@@ -16,6 +16,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from spinexr.errors import ConfigurationError
+from spinexr.node import configuration
+
 SCHEMAS = Path(__file__).with_name("schemas")
 Check = Callable[[Path], list[str]]
 
@@ -71,6 +74,15 @@ def systemd(file: Path) -> list[str]:
         [program, "verify", "--man=no", str(file)], capture_output=True, text=True, check=False
     )
     return [x for x in done.stderr.splitlines() if file.name in x and "is not executable" not in x]
+
+
+def node(file: Path) -> list[str]:
+    """By the node itself."""
+    try:
+        configuration.read(file)
+    except ConfigurationError as e:
+        return [e.message]
+    return []
 
 
 def schema(name: str) -> Check:

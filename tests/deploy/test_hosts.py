@@ -30,6 +30,10 @@ FILES: dict[str, tuple[checks.Check, tuple[str, str]]] = {
     "deploy/k8s/autoscaler.yaml": (checks.kubernetes, ("maxReplicas: 4", "maxReplicas: four")),
     "deploy/k8s/networkpolicy.yaml": (checks.kubernetes, ("podSelector", "podselector")),
     "deploy/systemd/spinexr.service": (checks.systemd, ("ProtectHome=yes", "ProtectHouse=yes")),
+    "deploy/systemd/spinexr-node.service": (checks.systemd, ("PrivateTmp=", "PrivateTemp=")),
+    "deploy/orthanc/Dockerfile": (checks.hadolint, ("USER 0", "USERS 0")),
+    "deploy/orthanc/compose.yaml": (checks.compose, ("read_only", "readonly")),
+    "deploy/orthanc/node.toml": (checks.node, ("callers", "caller")),
     "deploy/nginx.conf": (checks.nginx, ("proxy_connect_timeout", "proxy_connection_timeout")),
     "deploy/cloud/cloudrun.yaml": (
         checks.schema("cloudrun"), ("containerConcurrency: 8", "containerConcurrency: 0"),
@@ -60,8 +64,10 @@ def test_a_broken_copy_of_it_is_found(name: str, tmp_path: Path) -> None:
 
 def test_every_deployment_file_is_judged() -> None:
     there = [f for f in (ROOT / "deploy").rglob("*") if f.is_file() and f.suffix != ".md"]
-    # Grafana's is compared with the metrics in tests/web/test_watching.py.
-    named = {f.relative_to(ROOT).as_posix() for f in there} - {"deploy/grafana.json"}
+    # Grafana's is compared with the metrics in tests/web/test_watching.py, and Orthanc runs its
+    # own in tests/node/test_orthanc.py.
+    elsewhere = {"deploy/grafana.json", "deploy/orthanc/forward.lua"}
+    named = {f.relative_to(ROOT).as_posix() for f in there} - elsewhere
     assert named <= FILES.keys()
 
 
@@ -81,7 +87,7 @@ def test_probes_ask_paths_that_answer(name: str, paths: set[str]) -> None:
 @pytest.fixture(scope="module")
 def paths() -> set[str]:
     document = checks.read(ROOT / "docs/openapi.json")
-    return {p.rstrip("/") for p in document["paths"]} | {"/tmp", "/metrics"}  # noqa: S108
+    return {p.rstrip("/") for p in document["paths"]} | {"/tmp", "/metrics", "/queue"}  # noqa: S108
 
 
 def test_the_kustomization_names_every_file_beside_it() -> None:

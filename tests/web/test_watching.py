@@ -126,7 +126,7 @@ def test_each_analysis_leaves_a_line_without_a_patient(
 def test_the_audit_file_makes_room_for_itself(
     make_app: Callable[..., Flask], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("spinexr.web.logs._AUDIT_BYTES", 1000)
+    monkeypatch.setattr("spinexr.logs._AUDIT_BYTES", 1000)
     client = make_app(audit_file=tmp_path / "audit.log").test_client()
     for _ in range(40):
         upload(client)

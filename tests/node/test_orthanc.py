@@ -1,0 +1,124 @@
+"""Between a real Orthanc and itself: what is stored there gets its answers there."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image
+
+from spinexr.inference.predictor import Predictor
+from spinexr.node import senders
+from spinexr.node.configuration import Destination
+from spinexr.node.queue import Queue
+from spinexr.phantom import writer
+from tests.node import peers
+from tests.node.orthanc import Orthanc
+from tests.node.peers import destination, radiograph, running, wait_until
+from tests.node.test_node import worker
+from tests.processes import free_port
+
+ANSWERS = {"SR", "PR", "OT"}
+
+
+@pytest.fixture
+def port() -> int:
+    """Of the node: Orthanc must know it before the node is there."""
+    return free_port()
+
+
+@pytest.fixture
+def orthanc(tmp_path: Path, port: int) -> Iterator[Orthanc]:
+    made = Orthanc(tmp_path / "orthanc", node_port=port)
+    made.start()
+    yield made
+    made.kill()
+
+
+def by_c_store(orthanc: Orthanc) -> Destination:
+    return destination(orthanc.dicom_port, ae_title="ORTHANC", attempts=1000)
+
+
+def by_stow(orthanc: Orthanc) -> Destination:
+    return destination(orthanc.http_port, scheme="http", path="/dicom-web", attempts=1000)
+
+
+@contextmanager
+def node(
+    folder: Path, port: int, predictor: Predictor, *ways: Destination
+) -> Iterator[tuple[int, Queue]]:
+    with running(
+        folder,
+        work=worker(predictor, *ways),
+        ways=[(way, senders.to(way, ae_title=peers.NODE)) for way in ways],
+        port=port,
+        callers=("ORTHANC", peers.CALLER),
+    ) as (made, queue):
+        yield made.port, queue
+
+
+def storescu(port: int, called: str, file: Path) -> None:
+    """dcmtk's own, not the library's."""
+    program = shutil.which("storescu", path="/usr/bin:/usr/local/bin:/opt/homebrew/bin")
+    if program is None:
+        pytest.skip("storescu is not installed: apt-get install dcmtk")
+    subprocess.run(
+        [program, "-aec", called, "-aet", peers.CALLER, "127.0.0.1", str(port), file],
+        check=True, timeout=peers.LONGEST_S,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("way", [by_c_store, by_stow])
+def test_what_is_stored_in_orthanc_is_forwarded_and_answered_in_its_study(
+    orthanc: Orthanc, port: int, predictor: Predictor, tmp_path: Path, way: object
+) -> None:
+    there = way(orthanc)  # type: ignore[operator]
+    image = radiograph()
+    file = tmp_path / "image.dcm"
+    file.write_bytes(writer.to_bytes(image))
+    with node(tmp_path / "queue", port, predictor, there) as (_port, queue):
+        storescu(orthanc.dicom_port, "ORTHANC", file)
+        found = orthanc.wait_for(image.StudyInstanceUID, ANSWERS | {"DX"})
+        wait_until(queue, lambda: queue.counts.waiting == {} and queue.counts.received == 0)
+        assert queue.letters() == []
+    assert {modality: len(there) for modality, there in found.items()} == {
+        "DX": 1, "SR": 1, "PR": 1, "OT": 1,
+    }  # fmt: skip
+
+    (picture,) = found["OT"]
+    study, series, instance = (
+        picture[tag]["Value"][0] for tag in ("0020000D", "0020000E", "00080018")
+    )
+    address = f"/dicom-web/studies/{study}/series/{series}/instances/{instance}"
+    png = orthanc.get(f"{address}/rendered", "image/png")
+    shown = np.asarray(Image.open(BytesIO(png)).convert("RGB"))
+    pixels = pydicom.dcmread(BytesIO(orthanc.file(instance))).pixel_array
+    assert np.array_equal(shown, pixels)
+    assert (pixels[..., 0] != pixels[..., 1]).any()  # the boxes have colours
+
+
+def test_orthanc_down_and_killed_has_everything_once_afterwards(
+    orthanc: Orthanc, port: int, predictor: Predictor, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("spinexr.node.loops.pause_s", lambda _failures: 0.2)
+    images = [radiograph(n) for n in range(3)]
+    with node(tmp_path / "queue", port, predictor, by_c_store(orthanc)) as (_port, queue):
+        orthanc.kill()
+        assert peers.send(port, *images) == [0x0000] * 3
+        wait_until(queue, lambda: queue.counts.waiting == {"archive": 9})
+        orthanc.start()
+        orthanc.wait_for(images[0].StudyInstanceUID, {"SR"})
+        orthanc.kill()  # wherever it is
+        orthanc.start()
+        wait_until(queue, lambda: queue.counts.waiting == {})
+        assert queue.letters() == []
+    found = orthanc.instances(images[0].StudyInstanceUID)  # all three are of one study
+    assert {modality: len(there) for modality, there in found.items()} == dict.fromkeys(ANSWERS, 3)
