@@ -125,3 +125,17 @@ class Executor(ABC):
     @abstractmethod
     def close(self) -> None:
         """End the workers, whatever they are doing."""
+
+
+def outcome(analyser: Analyser, task: Task) -> Answer | Failure:
+    """What an analyser gives, whatever it raises."""
+    try:
+        return analyser(task)
+    # A fault of the program costs one input and is named, never an input without an outcome.
+    except Exception as e:
+        return internal(e)
+
+
+def internal(error: BaseException) -> Failure:
+    """A fault of the program; its text may quote a file, its type does not."""
+    return Failure("internal_error", f"A fault of the program: {type(error).__name__}.")

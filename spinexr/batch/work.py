@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -26,6 +26,7 @@ from spinexr.inference.predictor import Predictor
 from spinexr.reporting import overlay
 
 INSTANCE = "SOPInstanceUID"
+ENGINES = "engines"
 # Inputs on their way through a worker beside those that are read: one waits, one is looked at.
 _BESIDE_READERS = 2
 
@@ -45,7 +46,7 @@ class Options:
     detect: DetectPolicy = DetectPolicy.WHEN_ABNORMAL
     allow_other_body_part: bool = False
     keep: tuple[str, ...] = ()
-    salt: bytes = b""
+    salt: bytes = field(default=b"", repr=False)  # a cluster logs what it was given
     overlay: bool = False
 
     @property
@@ -81,6 +82,17 @@ class OpenWorker:
             sandbox.close()
             raise
         return Worker(predictor, sandbox.read, self.options, slots=slots, sandbox=sandbox)
+
+    def moved(self, root: Path, *, threads: int) -> OpenWorker:
+        """The same, where bundle and compiled networks lie below another folder.
+
+        Args:
+            threads: of the processor, unless the user chose a number.
+        """
+        engine = dataclasses.replace(
+            self.engine, store=root / ENGINES, threads=self.engine.threads or threads
+        )
+        return dataclasses.replace(self, weights=root, engine=engine)
 
     def _check_precision(self, engine: Engine) -> None:
         if engine.precision is not self.engine.precision:
