@@ -35,7 +35,6 @@ from spinexr.batch.executor import (
     Done,
     Event,
     Executor,
-    Failure,
     Lost,
     Open,
     Task,
