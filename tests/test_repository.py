@@ -18,7 +18,8 @@ from spinexr.web.errors import status_of
 ROOT = Path(__file__).parent.parent
 REQUIREMENTS = (
     "requirements.txt", "requirements-serve.txt", "requirements-dev.txt",
-    "requirements-browser.txt", "constraints.txt",
+    "requirements-browser.txt", "requirements-dask.txt", "requirements-remote.txt",
+    "constraints.txt",
 )  # fmt: skip
 
 DOCUMENTS = sorted(

@@ -13,7 +13,7 @@ import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
 from distributed import Worker, WorkerPlugin, get_worker, secede
 
@@ -24,9 +24,12 @@ from spinexr.batch.executor import About, Analyser, Answer, Failure, Open, Task,
 from spinexr.batch.work import ENGINES
 from spinexr.errors import BatchError, SpineXRError
 from spinexr.inference import engines
+from spinexr.inference.bundle import sha256_of
 from spinexr.inference.engines import EngineOptions
 
 _DEPOT = "spinexr"
+
+_T = TypeVar("_T")
 
 
 class Movable(Open, Protocol):
@@ -135,7 +138,7 @@ def piece_of(name: str, file: str, offset: int) -> bytes:
         return stream.read(cargo.CHUNK_BYTES)
 
 
-class AnalyserPlugin(WorkerPlugin):
+class AnalyserPlugin(WorkerPlugin):  # type: ignore[misc]  # untyped
     """An analyser that is loaded once in a worker, and ends with it."""
 
     def __init__(self, opened: Open | Movable, items: Sequence[Item] | None) -> None:
@@ -185,13 +188,13 @@ def _compiled(worker: Worker, name: str) -> list[Item]:
     if not isinstance(plugin, AnalyserPlugin) or plugin.root is None:
         return []
     return [
-        Item(f.relative_to(plugin.root).as_posix(), cargo.sha256_of(f), f.stat().st_size)
+        Item(f.relative_to(plugin.root).as_posix(), sha256_of(f), f.stat().st_size)
         for f in sorted((plugin.root / ENGINES).glob("*/*"))
         if f.is_file() and not f.parent.name.startswith(".")
     ]
 
 
-def _or_error(ask: Callable[[], Any]) -> Any:
+def _or_error(ask: Callable[[], _T]) -> _T | SpineXRError:
     try:
         return ask()
     except SpineXRError as e:

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -15,7 +16,7 @@ from spinexr.analysis import analyse
 from spinexr.batch import results
 from spinexr.batch.executor import About, Answer, Failure, Task
 from spinexr.batch.sources import Sources
-from spinexr.domain import DetectPolicy, Read
+from spinexr.domain import Analysis, DetectPolicy, Read
 from spinexr.errors import ModelsNotReadyError, Problem, SpineXRError
 from spinexr.imaging.sandbox import Sandbox, SandboxOptions
 from spinexr.inference.bundle import Bundle
@@ -24,6 +25,7 @@ from spinexr.inference.engines.base import Engine
 from spinexr.inference.loading import load_predictor
 from spinexr.inference.predictor import Predictor
 from spinexr.reporting import overlay
+from spinexr.reporting.codes import Codes
 
 INSTANCE = "SOPInstanceUID"
 ENGINES = "engines"
@@ -39,6 +41,7 @@ class Options:
     keep: keywords whose values stand in the rows; `results.ADDRESS` for the input's address.
     salt: what instance UIDs are hashed with.
     overlay: also draw the annotated image.
+    codes: also make DICOM objects, with these codes.
     """
 
     max_bytes: int
@@ -48,6 +51,7 @@ class Options:
     keep: tuple[str, ...] = ()
     salt: bytes = field(default=b"", repr=False)  # a cluster logs what it was given
     overlay: bool = False
+    codes: Codes | None = None
 
     @property
     def read_keywords(self) -> tuple[str, ...]:
@@ -149,6 +153,7 @@ class Worker:
                 allow_other_body_part=options.allow_other_body_part,
                 read=self._read,
             )
+            objects = self._objects(analysis)
         except SpineXRError as e:
             return Failure(e.code, e.message)
         row = results.row(
@@ -160,7 +165,7 @@ class Worker:
             kept=self._kept(analysis.radiograph.kept, task),
             instance=results.hashed(dict(analysis.radiograph.kept).get(INSTANCE), options.salt),
         )
-        return Answer(row, overlay.as_jpeg(analysis).data if options.overlay else None)
+        return Answer(row, overlay.as_jpeg(analysis).data if options.overlay else None, objects)
 
     def close(self) -> None:
         """End the decoders and the inference thread."""
@@ -168,6 +173,14 @@ class Worker:
         if self._sandbox is not None:
             self._sandbox.close()
         self._predictor.close()
+
+    def _objects(self, analysis: Analysis) -> dict[str, bytes]:
+        if self._options.codes is None:
+            return {}
+        from spinexr.reporting import dicom  # highdicom: a second to import
+
+        made = dicom.build(analysis, codes=self._options.codes, now=datetime.now())
+        return {each.kind.value: each.data for each in made}
 
     def _kept(self, values: tuple[tuple[str, str], ...], task: Task) -> dict[str, str | None]:
         known: dict[str, str | None] = dict(values)

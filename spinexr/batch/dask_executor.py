@@ -407,7 +407,9 @@ class DaskExecutor(Executor):
 
     async def _packed(self, kind: Kind) -> Cargo:
         assert self._freight is not None  # noqa: S101
-        return self._cargoes.get(kind) or await asyncio.to_thread(
+        if known := self._cargoes.get(kind):
+            return known
+        return await asyncio.to_thread(
             cargo.pack, self._freight.weights, self._freight.engine, kind
         )
 
