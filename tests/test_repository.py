@@ -60,7 +60,8 @@ def test_readme_lists_every_setting_with_its_default() -> None:
 def test_every_error_code_is_documented_with_its_status() -> None:
     internal = {  # never answered over HTTP
         "error", "configuration", "training_stopped", "batch_stopped", "unreadable_file",
-        "file_changed", "unsafe_archive", "link_loop", "worker_died",
+        "file_changed", "unsafe_archive", "link_loop", "worker_died", "source_denied",
+        "source_missing", "source_timeout",
     }  # fmt: skip
     documented = {
         code: status

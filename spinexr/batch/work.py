@@ -14,6 +14,7 @@ from typing import Any
 from spinexr import __version__
 from spinexr.analysis import analyse
 from spinexr.batch import results
+from spinexr.batch.dicomweb import Credentials
 from spinexr.batch.executor import About, Answer, Failure, Task
 from spinexr.batch.sources import Sources
 from spinexr.domain import Analysis, DetectPolicy, Read
@@ -42,6 +43,7 @@ class Options:
     salt: what instance UIDs are hashed with.
     overlay: also draw the annotated image.
     codes: also make DICOM objects, with these codes.
+    credentials: for archives that speak DICOMweb.
     """
 
     max_bytes: int
@@ -52,6 +54,7 @@ class Options:
     salt: bytes = field(default=b"", repr=False)  # a cluster logs what it was given
     overlay: bool = False
     codes: Codes | None = None
+    credentials: Credentials = field(default_factory=Credentials, repr=False)
 
     @property
     def read_keywords(self) -> tuple[str, ...]:
@@ -119,7 +122,7 @@ class Worker:
         """A worker over a predictor that has at least `slots` places; both are closed with it."""
         self._predictor, self._read, self._options = predictor, read, options
         self._sandbox = sandbox
-        self._sources = Sources(max_bytes=options.max_bytes)
+        self._sources = Sources(max_bytes=options.max_bytes, credentials=options.credentials)
         self._sha256 = bundle_sha256(predictor)
         self.about = About(
             identity={

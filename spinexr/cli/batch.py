@@ -103,10 +103,10 @@ def batch(
 ) -> None:
     """Analyse many radiographs to one table.
 
-    INPUT is a file, a folder, a glob, a csv of paths, a DICOMDIR, a zip or tar archive, or an
-    address that fsspec opens. It may be ended at any moment, and goes on with --resume. Exit status
-    0 when every input was answered, 1 when some were not, 2 when it was called wrongly, 130 when it
-    was interrupted.
+    INPUT is a file, a folder, a glob, a csv of paths, a DICOMDIR, a zip or tar archive, an address
+    that fsspec opens, or studies of an archive (dicomweb+https://…/studies?…). It may be ended at
+    any moment, and goes on with --resume. Exit status 0 when every input was answered, 1 when some
+    were not, 2 when it was called wrongly, 130 when it was interrupted.
     """
     try:
         from spinexr.batch import listing
@@ -203,6 +203,7 @@ def _open_worker(
     allow_other_body_part: bool,
 ) -> OpenWorker:
     """How each worker begins; the processors are shared out among them."""
+    from spinexr.batch.dicomweb import Credentials
     from spinexr.batch.work import OpenWorker, Options
     from spinexr.processors import available_threads
     from spinexr.reporting import codes
@@ -224,6 +225,7 @@ def _open_worker(
             salt=salt,
             overlay=overlay,
             codes=codes.read(settings.codes) if dicom_out else None,
+            credentials=Credentials.read(settings.dicomweb_credentials),
         ),
     )
 
@@ -269,7 +271,7 @@ def _run(
             stop=stop.is_set,
         )
         try:
-            finished = driver.run(listing.inputs(inputs))
+            finished = driver.run(listing.inputs(inputs, opened.options.credentials))
         finally:
             line.clear()
     _conclude(folder, ledger, about)
