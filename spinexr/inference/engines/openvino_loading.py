@@ -135,18 +135,17 @@ def compiled_folders(
     Raises:
         ModelsNotReadyError: a checkpoint is missing, or another than the manifest's.
     """
-    engines, found = EngineStore(store), []
+    engines, keys = EngineStore(store), []
     for network in _networks(bundle):
         if not network.checkpoint.is_file() and network.sha256 is None:
             raise not_ready([_missing(bundle, network)])
         try:
-            key = _key(network, _digest(network), precision, version)
+            keys.append(_key(network, _digest(network), precision, version))
         except (_NotAvailableError, OSError) as e:
             raise not_ready([_problem(bundle.relative(network.checkpoint), e)]) from e
-        if not engines.holds(key):
-            return None
-        found.append(store / key.folder_name)
-    return found
+    if not all(map(engines.holds, keys)):
+        return None
+    return [store / key.folder_name for key in keys]
 
 
 def quantise(
