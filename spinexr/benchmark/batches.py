@@ -114,14 +114,14 @@ def of_driver(root: Path, inputs: int) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
-class OpenNothing:
+class OpenNull:
     """A worker whose analyses take no time."""
 
-    def __call__(self) -> Nothing:
-        return Nothing()
+    def __call__(self) -> NullAnalyser:
+        return NullAnalyser()
 
 
-class Nothing:
+class NullAnalyser:
     """Answers at once, with a row as full as any."""
 
     about = About({}, None, slots=_CAPACITY)
@@ -149,7 +149,7 @@ def of_cluster(root: Path, inputs: int) -> dict[str, float]:
         n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None,
         host="127.0.0.1", local_directory=str(root / "cluster"),
     ) as cluster:  # fmt: skip
-        executor = DaskExecutor(cluster.scheduler_address, OpenNothing())
+        executor = DaskExecutor(cluster.scheduler_address, OpenNull())
         executor.start()
         ledger = Ledger(root / "ledger.sqlite")
         driver = Driver(
@@ -159,7 +159,7 @@ def of_cluster(root: Path, inputs: int) -> dict[str, float]:
 
         def of_workers() -> float:
             children = psutil.Process().children(recursive=True)
-            return sum(t.user + t.system for t in (c.cpu_times() for c in children))
+            return float(sum(t.user + t.system for t in (c.cpu_times() for c in children)))
 
         start, start_here, start_there = perf_counter(), process_time(), of_workers()
         driver.run(Address(f"/archive/{n:09d}.dcm") for n in range(inputs))
