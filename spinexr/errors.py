@@ -142,6 +142,21 @@ class LinkLoopError(InputError):
     title = "The link leads to a folder that holds it"
 
 
+class SourceDeniedError(InputError):
+    code = "source_denied"
+    title = "The server refuses access to the file"
+
+
+class SourceMissingError(InputError):
+    code = "source_missing"
+    title = "The server does not have the file"
+
+
+class SourceTimeoutError(InputError):
+    code = "source_timeout"
+    title = "The server took too long"
+
+
 class WorkerDiedError(InputError):
     code = "worker_died"
     title = "The file ended the process that analysed it"

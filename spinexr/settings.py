@@ -193,6 +193,12 @@ class Settings:
     rate_limit: str = _setting(
         "600 per minute", _rate, "most files analysed for one address; none for no limit"
     )
+    dicomweb_credentials: Path | None = _setting(
+        None,
+        _path,
+        "file with a line for each archive that batches ask: `https://HOST Bearer TOKEN` or "
+        "`https://HOST Basic USER:PASSWORD`",
+    )
     tokens_file: Path | None = _setting(
         None, _path, "file of the access tokens; with one, nothing is analysed without a token"
     )

@@ -18,7 +18,8 @@ from spinexr.web.errors import status_of
 ROOT = Path(__file__).parent.parent
 REQUIREMENTS = (
     "requirements.txt", "requirements-serve.txt", "requirements-dev.txt",
-    "requirements-browser.txt", "requirements-node.txt", "constraints.txt",
+    "requirements-browser.txt", "requirements-node.txt", "requirements-dask.txt",
+    "requirements-remote.txt", "constraints.txt",
 )  # fmt: skip
 
 DOCUMENTS = sorted(
@@ -61,6 +62,7 @@ def test_every_error_code_is_documented_with_its_status() -> None:
         "error", "configuration", "training_stopped", "batch_stopped", "unreadable_file",
         "file_changed", "unsafe_archive", "link_loop", "worker_died", "node", "instance_differs",
         "queue_full", "object_refused", "destination_denied", "destination_unavailable",
+        "source_denied", "source_missing", "source_timeout",
     }  # fmt: skip
     documented = {
         code: status

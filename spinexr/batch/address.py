@@ -23,11 +23,11 @@ class Address:
 
     @property
     def remote(self) -> bool:
-        """Whether fsspec opens the file."""
+        """Whether fsspec opens the file, or an archive is asked for it."""
         return is_remote(self.file)
 
 
 def is_remote(file: str) -> bool:
-    """Whether a name is an address for fsspec and not a path."""
+    """Whether a name is an address and not a path."""
     scheme, separator, _ = file.partition("://")
     return bool(separator) and scheme.replace("+", "").replace("-", "").isalnum()

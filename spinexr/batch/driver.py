@@ -57,10 +57,11 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where a batch writes: parts, and annotated images where they are wanted."""
+    """Where a batch writes: parts; annotated images and DICOM objects where they are wanted."""
 
     results: Path
     overlays: Path | None = None
+    objects: Path | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -128,6 +129,8 @@ class _Run:
         results.remove_uncommitted(self._it.places.results, self._it.ledger.parts)
         if self._it.places.overlays is not None:
             self._it.places.overlays.mkdir(exist_ok=True)
+        if self._it.places.objects is not None:
+            self._it.places.objects.mkdir(mode=0o700, exist_ok=True)  # they name patients
         while not self._it.stop():
             self._list_some()
             self._submit()
@@ -217,6 +220,9 @@ class _Run:
         if answer.overlay is not None and self._it.places.overlays is not None:
             file = self._it.places.overlays / f"{number:09d}.jpg"
             results.write_bytes(file, answer.overlay)
+        if self._it.places.objects is not None:
+            for kind, data in answer.objects.items():
+                results.write_bytes(self._it.places.objects / f"{number:09d}-{kind}.dcm", data)
         self._rows.append({**answer.row, "input": number})
 
     def _lost(self, event: Lost) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from spinexr.batch.address import Address
@@ -28,10 +28,12 @@ class Answer:
 
     row: values by the names of `results.schema`, without `input` and `duplicate_of`.
     overlay: the annotated image as JPEG, where it was asked for.
+    objects: DICOM files by their kind, where they were asked for.
     """
 
     row: Mapping[str, Any]
     overlay: bytes | None = None
+    objects: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,3 +127,17 @@ class Executor(ABC):
     @abstractmethod
     def close(self) -> None:
         """End the workers, whatever they are doing."""
+
+
+def outcome(analyser: Analyser, task: Task) -> Answer | Failure:
+    """What an analyser gives, whatever it raises."""
+    try:
+        return analyser(task)
+    # A fault of the program costs one input and is named, never an input without an outcome.
+    except Exception as e:
+        return internal(e)
+
+
+def internal(error: BaseException) -> Failure:
+    """A fault of the program; its text may quote a file, its type does not."""
+    return Failure("internal_error", f"A fault of the program: {type(error).__name__}.")

@@ -25,7 +25,7 @@ _EARLIER = "earlier"
 _SALT_BYTES = 32
 # The identity last: what holds it is whole.
 _OF_A_SET = (
-    "results", "overlay", "failures.parquet", "summary.html",
+    "results", "overlay", "dicom", "failures.parquet", "summary.html",
     "ledger.sqlite-wal", "ledger.sqlite-shm", "ledger.sqlite", _IDENTITY,
 )  # fmt: skip
 
@@ -58,6 +58,10 @@ class OutputFolder:
     @property
     def overlays(self) -> Path:
         return self.root / "overlay"
+
+    @property
+    def objects(self) -> Path:
+        return self.root / "dicom"
 
     @property
     def failures(self) -> Path:

@@ -19,7 +19,7 @@ from spinexr.batch.address import Address
 from spinexr.batch.executor import Failure
 from spinexr.errors import BatchError
 
-_VERSION = "1"
+_VERSION = "2"
 _BATCH = 1000
 
 _TABLES = """
@@ -33,6 +33,7 @@ CREATE TABLE IF NOT EXISTS inputs (
     instance TEXT,
     code TEXT,
     message TEXT,
+    is_input INTEGER NOT NULL DEFAULT 1,
     UNIQUE (file, member)
 );
 CREATE INDEX IF NOT EXISTS waiting ON inputs (number) WHERE state = 0;
@@ -123,14 +124,29 @@ class Ledger:
         with self._writing():
             before = self._connection.total_changes
             self._connection.execute(
-                "INSERT OR IGNORE INTO inputs (file, member, state, code, message) "
-                "VALUES (?, ?, ?, ?, ?)",
+                "INSERT OR IGNORE INTO inputs (file, member, state, code, message, is_input) "
+                "VALUES (?, ?, ?, ?, ?, 0)",
                 (
                     _bytes(address.file), _bytes(address.member), State.FAILED,
                     failure.code, failure.message,
                 ),
             )  # fmt: skip
             self._counts[State.FAILED] += self._connection.total_changes - before
+
+    def reopen_failed(self) -> None:
+        """Make inputs that failed wait again, as if nobody had tried; forget what could not be
+        listed, since it is listed again."""
+        with self._writing():
+            forgotten = self._connection.execute(
+                "DELETE FROM inputs WHERE state = ? AND is_input = 0", (State.FAILED,)
+            ).rowcount
+            opened = self._connection.execute(
+                "UPDATE inputs SET state = ?, deaths = 0, code = NULL, message = NULL "
+                "WHERE state = ?",
+                (State.WAITING, State.FAILED),
+            ).rowcount
+        self._counts[State.FAILED] -= forgotten
+        self._moved(State.FAILED, State.WAITING, opened)
 
     def take(self, most: int) -> list[Entry]:
         """The first of the waiting inputs, from now on in flight."""

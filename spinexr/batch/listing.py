@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from spinexr.batch import archives, sources
+from spinexr.batch import archives, dicomweb, sources
 from spinexr.batch.address import Address, is_remote
 from spinexr.errors import BatchError, InputError, LinkLoopError, SpineXRError
 
@@ -48,7 +48,10 @@ def check(names: Iterable[str]) -> None:
         BatchError: a name is no file, folder, glob or address.
     """
     for name in names:
-        if is_remote(name):
+        if dicomweb.is_dicomweb(name):
+            dicomweb.Query.of(name)
+            dicomweb.import_client()
+        elif is_remote(name):
             sources.file_system(name)
         elif not os.path.lexists(name) and not glob.has_magic(name):
             raise BatchError(f"{name} is not there.")
@@ -56,31 +59,47 @@ def check(names: Iterable[str]) -> None:
             raise BatchError(f"{name} matches no file.")
 
 
-def inputs(names: Iterable[str]) -> Iterator[Listed]:
+def inputs(
+    names: Iterable[str], credentials: dicomweb.Credentials | None = None
+) -> Iterator[Listed]:
     """The inputs of files, folders, globs, csv files of paths, DICOMDIRs, archives and addresses.
 
     An input that two names lead to is listed twice; the ledger knows it by its address.
+
+    Args:
+        credentials: for archives that speak DICOMweb.
     """
     for name in names:
-        if is_remote(name) and urlsplit(name).scheme != "file":
-            yield from _remote(name)
-            continue
-        path = url2pathname(urlsplit(name).path) if is_remote(name) else name
-        if not os.path.lexists(path) and glob.has_magic(path):
-            for found in glob.iglob(path, recursive=True):  # noqa: PTH207
-                yield from _named(os.path.abspath(found))  # noqa: PTH100  (links stay)
+        if dicomweb.is_dicomweb(name):
+            yield from _guarded(dicomweb.without_user(name), _instances(name, credentials))
+        elif is_remote(name) and urlsplit(name).scheme != "file":
+            yield from _remote(name, credentials)
         else:
-            yield from _named(os.path.abspath(path))  # noqa: PTH100
+            path = url2pathname(urlsplit(name).path) if is_remote(name) else name
+            yield from _local(path, credentials)
 
 
-def _named(path: str) -> Iterator[Listed]:
+def _local(path: str, credentials: dicomweb.Credentials | None) -> Iterator[Listed]:
+    if not os.path.lexists(path) and glob.has_magic(path):
+        for found in glob.iglob(path, recursive=True):  # noqa: PTH207
+            yield from _named(os.path.abspath(found), credentials)  # noqa: PTH100  (links stay)
+    else:
+        yield from _named(os.path.abspath(path), credentials)  # noqa: PTH100
+
+
+def _instances(name: str, credentials: dicomweb.Credentials | None) -> Iterator[Listed]:
+    for found in dicomweb.Archive(credentials).instances(name):
+        yield Address(found)
+
+
+def _named(path: str, credentials: dicomweb.Credentials | None) -> Iterator[Listed]:
     """What a user, or a glob, names itself."""
     if os.path.isdir(path):  # noqa: PTH112
         yield from _folder(path)
     elif PurePosixPath(path).name.upper() == "DICOMDIR":
         yield from _guarded(path, _dicomdir(path))
     elif path.lower().endswith(".csv"):
-        yield from _guarded(path, _sheet(path))
+        yield from _guarded(path, _sheet(path, credentials))
     else:
         yield from _file(path)
 
@@ -101,10 +120,12 @@ def _guarded(path: str, listed: Iterator[Listed]) -> Iterator[Listed]:
         yield Unlisted(Address(path), e)
     except OSError as e:
         reason = e.strerror or type(e).__name__
-        yield Unlisted(Address(path), InputError(f"It cannot be listed: {reason}."))
+        error = InputError(f"It cannot be listed: {reason}.")
+        yield Unlisted(Address(path), sources.remote_error(e) if is_remote(path) else error)
     # csv raises its own, and each file system of fsspec those of its library.
     except Exception as e:
-        yield Unlisted(Address(path), InputError(f"It cannot be listed: {type(e).__name__}."))
+        error = InputError(f"It cannot be listed: {type(e).__name__}.")
+        yield Unlisted(Address(path), sources.remote_error(e) if is_remote(path) else error)
 
 
 def _folder(root: str) -> Iterator[Listed]:
@@ -156,7 +177,7 @@ def _archive(path: str, kind: str) -> Iterator[Listed]:
                 yield Address(path, member)
 
 
-def _sheet(path: str) -> Iterator[Listed]:
+def _sheet(path: str, credentials: dicomweb.Credentials | None) -> Iterator[Listed]:
     """The first column, or the one named path, file or address; relative to the sheet's folder."""
     with Path(path).open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
         column = 0
@@ -171,7 +192,7 @@ def _sheet(path: str) -> Iterator[Listed]:
             if not cell:
                 continue
             if is_remote(cell):
-                yield from inputs([cell])
+                yield from inputs([cell], credentials)
             else:
                 yield from _named_in_sheet(
                     os.path.normpath(Path(path).parent / cell)  # links of the folder stay
@@ -212,13 +233,15 @@ def _dicomdir(path: str) -> Iterator[Listed]:
         raise InputError("The DICOMDIR is damaged: copy it again.") from e
 
 
-def _remote(name: str) -> Iterator[Listed]:
-    yield from _guarded(name, _remote_files(name))
+def _remote(name: str, credentials: dicomweb.Credentials | None) -> Iterator[Listed]:
+    yield from _guarded(name, _remote_files(name, credentials))
 
 
-def _remote_files(name: str) -> Iterator[Listed]:
+def _remote_files(name: str, credentials: dicomweb.Credentials | None) -> Iterator[Listed]:
     system, path = sources.file_system(name)
-    if glob.has_magic(path):
+    if name.startswith(("http://", "https://")) and not path.endswith("/"):
+        found = iter([path])  # asking whether it is a folder would fetch it, and ? is no glob
+    elif glob.has_magic(path):
         found = iter(system.glob(path))
     elif system.isdir(path):
         found = (
@@ -230,15 +253,18 @@ def _remote_files(name: str) -> Iterator[Listed]:
     else:
         found = iter([path])
     for file in found:
-        yield from _remote_file(system.unstrip_protocol(file))
+        yield from _remote_file(system.unstrip_protocol(file), credentials)
 
 
-def _remote_file(name: str) -> Iterator[Listed]:
+def _remote_file(name: str, credentials: dicomweb.Credentials | None) -> Iterator[Listed]:
     if name.lower().endswith(".csv"):
         stream, _ = sources.open_stream(name)
         with closing(stream), io.TextIOWrapper(stream, encoding="utf-8-sig") as text:
             for row in csv.reader(text):
-                if row and row[0].strip() and row[0].strip().lower() not in _COLUMNS:
-                    yield Address(row[0].strip())
+                cell = row[0].strip() if row else ""
+                if dicomweb.is_dicomweb(cell):
+                    yield from inputs([cell], credentials)
+                elif cell and cell.lower() not in _COLUMNS:
+                    yield Address(cell)
     else:
         yield from _file(name)

@@ -19,15 +19,13 @@ from multiprocessing.context import SpawnProcess
 
 from spinexr.batch.executor import (
     About,
-    Analyser,
-    Answer,
     Done,
     Event,
     Executor,
-    Failure,
     Lost,
     Open,
     Task,
+    outcome,
 )
 from spinexr.errors import BatchError, SpineXRError
 
@@ -154,9 +152,9 @@ def _work(pipe: Connection, open_analyser: Open) -> None:
     said = threading.Lock()
 
     def answer(task: Task) -> None:
-        outcome = _outcome(analyser, task)
+        done = Done(task.number, outcome(analyser, task))
         with said, contextlib.suppress(OSError):  # the driver is gone: so is this process, soon
-            pipe.send(Done(task.number, outcome))
+            pipe.send(done)
 
     pipe.send(analyser.about)
     pool = ThreadPoolExecutor(analyser.about.slots, thread_name_prefix="spinexr-batch")
@@ -165,11 +163,3 @@ def _work(pipe: Connection, open_analyser: Open) -> None:
             pool.submit(answer, pipe.recv())
     pool.shutdown(wait=False, cancel_futures=True)
     analyser.close()
-
-
-def _outcome(analyser: Analyser, task: Task) -> Answer | Failure:
-    try:
-        return analyser(task)
-    # A fault of the program costs one input and is named, never an input without an outcome.
-    except Exception as e:
-        return Failure("internal_error", f"A fault of the program: {type(e).__name__}.")

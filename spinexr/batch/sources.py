@@ -9,10 +9,19 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import IO, Any
 
-from spinexr.batch import archives
+from spinexr.batch import archives, dicomweb
 from spinexr.batch.address import Address, is_remote
 from spinexr.batch.archives import Archive
-from spinexr.errors import BatchError, FileChangedError, InputError, TooLargeError
+from spinexr.errors import (
+    BatchError,
+    FileChangedError,
+    InputError,
+    SourceDeniedError,
+    SourceMissingError,
+    SourceTimeoutError,
+    SpineXRError,
+    TooLargeError,
+)
 
 _ARCHIVES_OPEN = 16  # more than inputs are read at once, so that none in use is closed
 Stamp = tuple[Any, ...]
@@ -36,9 +45,14 @@ def file_system(file: str) -> tuple[Any, str]:
 class Sources:
     """Reads inputs; archives stay open from one member to the next. Threads may share it."""
 
-    def __init__(self, *, max_bytes: int) -> None:
-        """A reader of files of at most `max_bytes` each."""
+    def __init__(self, *, max_bytes: int, credentials: dicomweb.Credentials | None = None) -> None:
+        """A reader of files of at most `max_bytes` each.
+
+        Args:
+            credentials: for archives that speak DICOMweb.
+        """
         self._max_bytes = max_bytes
+        self._dicomweb = dicomweb.Archive(credentials)
         self._lock = threading.Lock()
         self._archives: OrderedDict[str, tuple[Stamp, Archive]] = OrderedDict()
 
@@ -50,10 +64,12 @@ class Sources:
             FileChangedError: it changed while it was read.
             InputError: it cannot be read.
         """
+        if address.remote:
+            return self._remotely(address)
         try:
             if address.member:
                 return self._member(address)
-            return self._remote(address.file) if address.remote else self._local(address.file)
+            return self._local(address.file)
         except FileNotFoundError as e:
             raise InputError("The file is no longer there.") from e
         except PermissionError as e:
@@ -66,6 +82,17 @@ class Sources:
         with self._lock:
             while self._archives:
                 self._archives.popitem()[1][1].close()
+
+    def _remotely(self, address: Address) -> bytes:
+        try:
+            if dicomweb.is_dicomweb(address.file):
+                return self._dicomweb.fetch(address.file, max_bytes=self._max_bytes)
+            return self._member(address) if address.member else self._remote(address.file)
+        except SpineXRError:
+            raise
+        # Each file system of fsspec raises the errors of its library.
+        except Exception as e:
+            raise remote_error(e) from e
 
     def _local(self, file: str) -> bytes:
         if not stat.S_ISREG(os.stat(file).st_mode):  # noqa: PTH116  (opening a pipe would wait)
@@ -134,6 +161,23 @@ def open_stream(file: str) -> tuple[IO[bytes], int]:
         system, path = file_system(file)
         return system.open(path, "rb"), int(system.info(path).get("size") or 0)
     return Path(file).open("rb"), Path(file).stat().st_size
+
+
+def remote_error(error: Exception) -> InputError:
+    """What another machine's refusal means, whatever library met it."""
+    # fsspec makes a file that is not there of whatever a web server refuses.
+    status = getattr(error, "status", None) or getattr(error.__cause__, "status", None)
+    if isinstance(status, int) and status >= 400:
+        return dicomweb.refusal(status)
+    if isinstance(error, FileNotFoundError):
+        return SourceMissingError("The server does not have it.")
+    if isinstance(error, PermissionError) or type(error).__name__ == "NoCredentialsError":
+        return SourceDeniedError(
+            "The server refuses access: check the credentials (docs/batch.md)."
+        )
+    if isinstance(error, TimeoutError) or "Timeout" in type(error).__name__:
+        return SourceTimeoutError("The server took too long. Try it again.")
+    return InputError(f"The server does not give it ({type(error).__name__}).")
 
 
 def _changed() -> FileChangedError:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -13,9 +14,10 @@ from typing import Any
 from spinexr import __version__
 from spinexr.analysis import analyse
 from spinexr.batch import results
+from spinexr.batch.dicomweb import Credentials
 from spinexr.batch.executor import About, Answer, Failure, Task
 from spinexr.batch.sources import Sources
-from spinexr.domain import DetectPolicy, Read
+from spinexr.domain import Analysis, DetectPolicy, Read
 from spinexr.errors import ModelsNotReadyError, Problem, SpineXRError
 from spinexr.imaging.sandbox import Sandbox, SandboxOptions
 from spinexr.inference.bundle import Bundle
@@ -24,8 +26,10 @@ from spinexr.inference.engines.base import Engine
 from spinexr.inference.loading import load_predictor
 from spinexr.inference.predictor import Predictor
 from spinexr.reporting import overlay
+from spinexr.reporting.codes import Codes
 
 INSTANCE = "SOPInstanceUID"
+ENGINES = "engines"
 # Inputs on their way through a worker beside those that are read: one waits, one is looked at.
 _BESIDE_READERS = 2
 
@@ -38,6 +42,8 @@ class Options:
     keep: keywords whose values stand in the rows; `results.ADDRESS` for the input's address.
     salt: what instance UIDs are hashed with.
     overlay: also draw the annotated image.
+    codes: also make DICOM objects, with these codes.
+    credentials: for archives that speak DICOMweb.
     """
 
     max_bytes: int
@@ -45,8 +51,10 @@ class Options:
     detect: DetectPolicy = DetectPolicy.WHEN_ABNORMAL
     allow_other_body_part: bool = False
     keep: tuple[str, ...] = ()
-    salt: bytes = b""
+    salt: bytes = field(default=b"", repr=False)  # a cluster logs what it was given
     overlay: bool = False
+    codes: Codes | None = None
+    credentials: Credentials = field(default_factory=Credentials, repr=False)
 
     @property
     def read_keywords(self) -> tuple[str, ...]:
@@ -82,6 +90,17 @@ class OpenWorker:
             raise
         return Worker(predictor, sandbox.read, self.options, slots=slots, sandbox=sandbox)
 
+    def moved(self, root: Path, *, threads: int) -> OpenWorker:
+        """The same, where bundle and compiled networks lie below another folder.
+
+        Args:
+            threads: of the processor, unless the user chose a number.
+        """
+        engine = dataclasses.replace(
+            self.engine, store=root / ENGINES, threads=self.engine.threads or threads
+        )
+        return dataclasses.replace(self, weights=root, engine=engine)
+
     def _check_precision(self, engine: Engine) -> None:
         if engine.precision is not self.engine.precision:
             message = f"Nothing is analysed in {self.engine.precision}: {engine.precision_note}"
@@ -103,7 +122,7 @@ class Worker:
         """A worker over a predictor that has at least `slots` places; both are closed with it."""
         self._predictor, self._read, self._options = predictor, read, options
         self._sandbox = sandbox
-        self._sources = Sources(max_bytes=options.max_bytes)
+        self._sources = Sources(max_bytes=options.max_bytes, credentials=options.credentials)
         self._sha256 = bundle_sha256(predictor)
         self.about = About(
             identity={
@@ -137,6 +156,7 @@ class Worker:
                 allow_other_body_part=options.allow_other_body_part,
                 read=self._read,
             )
+            objects = self._objects(analysis)
         except SpineXRError as e:
             return Failure(e.code, e.message)
         row = results.row(
@@ -148,7 +168,7 @@ class Worker:
             kept=self._kept(analysis.radiograph.kept, task),
             instance=results.hashed(dict(analysis.radiograph.kept).get(INSTANCE), options.salt),
         )
-        return Answer(row, overlay.as_jpeg(analysis).data if options.overlay else None)
+        return Answer(row, overlay.as_jpeg(analysis).data if options.overlay else None, objects)
 
     def close(self) -> None:
         """End the decoders and the inference thread."""
@@ -156,6 +176,14 @@ class Worker:
         if self._sandbox is not None:
             self._sandbox.close()
         self._predictor.close()
+
+    def _objects(self, analysis: Analysis) -> dict[str, bytes]:
+        if self._options.codes is None:
+            return {}
+        from spinexr.reporting import dicom  # highdicom: a second to import
+
+        made = dicom.build(analysis, codes=self._options.codes, now=datetime.now())
+        return {each.kind.value: each.data for each in made}
 
     def _kept(self, values: tuple[tuple[str, str], ...], task: Task) -> dict[str, str | None]:
         known: dict[str, str | None] = dict(values)

@@ -2,7 +2,7 @@
 
 The driver: an analysis that takes no time, then a resume over all that is answered. Locally: a
 batch on this machine against a loop over the plain server's functions, over phantoms in the
-encodings that both read.
+encodings that both read; on request also with the workers of a Dask cluster on this machine.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import importlib.util
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter, process_time
@@ -43,10 +44,7 @@ class _Nothing(Executor):
 
     def __init__(self) -> None:
         self._waiting: deque[Task] = deque()
-        members = [{"name": n, "architecture": n, "probability": 0.5, "weight": 0.3} for n in "abc"]
-        self._row = dict.fromkeys(
-            n for n in results.schema(()).names if n not in ("input", "duplicate_of")
-        ) | {"decision": "normal", "probability": 0.5, "members": members, "bundle": "none"}
+        self._row = _row()
 
     def start(self) -> About:
         return About({}, None, _CAPACITY)
@@ -65,6 +63,14 @@ class _Nothing(Executor):
 
     def close(self) -> None:
         """There is nothing to end."""
+
+
+def _row() -> dict[str, Any]:
+    members = [{"name": n, "architecture": n, "probability": 0.5, "weight": 0.3} for n in "abc"]
+    names = (n for n in results.schema(()).names if n not in ("input", "duplicate_of"))
+    return dict.fromkeys(names) | {
+        "decision": "normal", "probability": 0.5, "members": members, "bundle": "none",
+    }  # fmt: skip
 
 
 def of_driver(root: Path, inputs: int) -> dict[str, float]:
@@ -107,10 +113,83 @@ def of_driver(root: Path, inputs: int) -> dict[str, float]:
     }
 
 
+@dataclass(frozen=True)
+class OpenNull:
+    """A worker whose analyses take no time."""
+
+    def __call__(self) -> NullAnalyser:
+        return NullAnalyser()
+
+
+class NullAnalyser:
+    """Answers at once, with a row as full as any."""
+
+    about = About({}, None, slots=_CAPACITY)
+
+    def __call__(self, task: Task) -> Answer:
+        instance = hashlib.sha256(str(task.number).encode()).hexdigest()[:32]
+        return Answer({**_row(), "instance": instance})
+
+    def close(self) -> None:
+        """There is nothing to end."""
+
+
+def of_cluster(root: Path, inputs: int) -> dict[str, float]:
+    """What a Dask cluster costs beside its analyses, milliseconds an input.
+
+    Driver and scheduler are one process, the worker is another one, on this machine.
+    """
+    import psutil
+    from distributed import LocalCluster
+
+    from spinexr.batch.dask_executor import DaskExecutor
+
+    (root / "results").mkdir()
+    with LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None,
+        host="127.0.0.1", local_directory=str(root / "cluster"),
+    ) as cluster:  # fmt: skip
+        executor = DaskExecutor(cluster.scheduler_address, OpenNull())
+        executor.start()
+        ledger = Ledger(root / "ledger.sqlite")
+        driver = Driver(
+            ledger=ledger, executor=executor, places=Places(root / "results"),
+            schema=results.schema(()), max_bytes=_MAX_BYTES,
+        )  # fmt: skip
+
+        def of_workers() -> float:
+            children = psutil.Process().children(recursive=True)
+            return float(sum(t.user + t.system for t in (c.cpu_times() for c in children)))
+
+        start, start_here, start_there = perf_counter(), process_time(), of_workers()
+        driver.run(Address(f"/archive/{n:09d}.dcm") for n in range(inputs))
+        seconds, here = perf_counter() - start, process_time() - start_here
+        there = of_workers() - start_there
+        answered = ledger.count(State.ANSWERED)
+        ledger.close()
+        executor.close()
+    return {
+        "inputs": inputs,
+        "answered": answered,
+        "ms_an_input": 1000 * seconds / inputs,
+        "driver_and_scheduler_processor_ms_an_input": 1000 * here / inputs,
+        "worker_processor_ms_an_input": 1000 * there / inputs,
+    }
+
+
 def of_local(
-    root: Path, images: int, precisions: Sequence[Precision], *, detector: str = "yolo11l"
+    root: Path,
+    images: int,
+    precisions: Sequence[Precision],
+    *,
+    detector: str = "yolo11l",
+    dask: bool = False,
 ) -> dict[str, Any]:
-    """Images a second of the plain loop and of batches, over the same files."""
+    """Images a second of the plain loop and of batches, over the same files.
+
+    Args:
+        dask: also with the workers of a Dask cluster on this machine.
+    """
     from spinexr.training.untrained import write_untrained_bundle
 
     weights, files = root / "weights", root / "files"
@@ -122,7 +201,8 @@ def of_local(
     found: dict[str, Any] = {"images": images, "plain": _plain_rate(weights, files)}
     for precision in precisions:
         for workers in (1, 2):
-            rate = _rate(root, weights, files, precision, workers)
+            opened = _opened(root, weights, precision, max(1, available_threads() // workers))
+            rate = _rate(root, files, LocalExecutor(opened, workers=workers))
             found[f"{precision}, {workers} workers"] = rate
         found[f"{precision} against the plain loop"] = (
             found[f"{precision}, 1 workers"] / found["plain"]
@@ -130,13 +210,44 @@ def of_local(
         found[f"{precision}, efficiency of 2 workers"] = (
             found[f"{precision}, 2 workers"] / found[f"{precision}, 1 workers"]
         )
+        if dask:
+            found |= _of_dask(root, weights, files, precision)
+            for workers in (1, 2):
+                found[f"{precision}, Dask against local, {workers} workers"] = (
+                    found[f"{precision}, Dask, {workers} workers"]
+                    / found[f"{precision}, {workers} workers"]
+                )
+    return found
+
+
+def _of_dask(root: Path, weights: Path, files: Path, precision: Precision) -> dict[str, float]:
+    """The same with workers of a cluster; the processors are shared out among them."""
+    from distributed import LocalCluster
+
+    from spinexr.batch.dask_executor import DaskExecutor, Freight
+
+    found = {}
+    for workers in (1, 2):
+        opened = _opened(root, weights, precision, 0)
+        with LocalCluster(
+            n_workers=workers, threads_per_worker=max(1, available_threads() // workers),
+            processes=True, dashboard_address=None, host="127.0.0.1",
+            local_directory=str(root / "cluster"),
+        ) as cluster:  # fmt: skip
+            executor = DaskExecutor(
+                cluster.scheduler_address, opened, freight=Freight(weights, opened.engine)
+            )
+            found[f"{precision}, Dask, {workers} workers"] = _rate(root, files, executor)
+    found[f"{precision}, Dask, efficiency of 2 workers"] = (
+        found[f"{precision}, Dask, 2 workers"] / found[f"{precision}, Dask, 1 workers"]
+    )
     return found
 
 
 def _files(stored: radiographs.Stored, images: int) -> Iterator[tuple[str, bytes]]:
     """Few radiographs in each encoding, over and over: files differ by name alone."""
     made = []
-    for syntax in radiographs.SYNTAXES:
+    for syntax in radiographs.ALL_SYNTAXES:
         if syntax == "JPEG-LS" and importlib.util.find_spec("gdcm") is None:
             continue  # the plain server's decoder (requirements-benchmark.txt)
         for rows, columns in _SIDES:
@@ -159,19 +270,23 @@ def _plain_rate(weights: Path, files: Path) -> float:
     return len(listed) / (perf_counter() - start)
 
 
-def _rate(root: Path, weights: Path, files: Path, precision: Precision, workers: int) -> float:
-    """Images a second of a batch once its workers are there."""
-    threads = max(1, available_threads() // workers)
-    opened = OpenWorker(
+def _opened(root: Path, weights: Path, precision: Precision, threads: int) -> OpenWorker:
+    return OpenWorker(
         weights=weights,
         engine=EngineOptions(
-            engine="openvino", store=root / "engines", precision=precision, threads=threads,
+            engine="openvino",
+            store=root / "engines",
+            precision=precision,
+            threads=threads,
             unjudged=True,
         ),
         sandbox=SandboxOptions(timeout_s=60),
         options=Options(max_bytes=_MAX_BYTES, max_pixels=_MAX_PIXELS),
-    )  # fmt: skip
-    executor = LocalExecutor(opened, workers=workers)
+    )
+
+
+def _rate(root: Path, files: Path, executor: Executor) -> float:
+    """Images a second of a batch once its workers are there."""
     with TemporaryDirectory(dir=root) as folder:
         executor.start()
         ledger = Ledger(Path(folder) / "ledger.sqlite")

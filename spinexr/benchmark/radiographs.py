@@ -23,6 +23,7 @@ SYNTAXES = {
     "JPEG 2000": uid.JPEG2000Lossless,
     "JPEG-LS": uid.JPEGLSLossless,
 }
+ALL_SYNTAXES = {**SYNTAXES, "RLE": uid.RLELossless}
 _MAX_PIXELS = 100_000_000
 
 Stored = npt.NDArray[np.integer[Any]]
@@ -55,12 +56,12 @@ def encoded(stored: Stored, syntax: str) -> bytes:
     """A DICOM file of stored values.
 
     Args:
-        syntax: a name in SYNTAXES.
+        syntax: a name in ALL_SYNTAXES.
     """
     dataset = writer.build(
         stored,
         uids=writer.Uids.derived_from("benchmark"),
-        transfer_syntax=SYNTAXES[syntax],
+        transfer_syntax=ALL_SYNTAXES[syntax],
         bits_stored=BITS,
     )
     return writer.to_bytes(dataset)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from spinexr.cli.common import FAILED, fail, settings_with, weights_option
 from spinexr.domain import DetectPolicy
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from spinexr.batch.driver import Progress
-    from spinexr.batch.executor import About
+    from spinexr.batch.executor import About, Executor
     from spinexr.batch.folder import OutputFolder
     from spinexr.batch.ledger import Ledger
     from spinexr.batch.work import OpenWorker
@@ -48,6 +49,13 @@ _SECONDS_BETWEEN_LINES = 0.5
     help="Processes with networks of their own, which share the processors.",
 )
 @click.option(
+    "--dask",
+    "scheduler",
+    metavar="ADDRESS",
+    help="Let the workers of a Dask cluster analyse instead: its scheduler, such as "
+    "tcp://host:8786, or a scheduler file.",
+)
+@click.option(
     "--precision",
     type=click.Choice(["exact", "bf16", "int8"]),
     help="Numbers that OpenVINO computes in.  [default: SPINEXR_PRECISION, else exact]",
@@ -59,6 +67,11 @@ _SECONDS_BETWEEN_LINES = 0.5
 )
 @click.option("--overlay", is_flag=True, help="Also write the annotated images, to overlay/.")
 @click.option(
+    "--dicom-out",
+    is_flag=True,
+    help="Also write DICOM objects (report, presentation state, picture), to dicom/.",
+)
+@click.option(
     "--keep",
     multiple=True,
     metavar="TAG",
@@ -69,25 +82,31 @@ _SECONDS_BETWEEN_LINES = 0.5
     "--allow-other-body-part", is_flag=True, help="Go on when a file names another body part."
 )
 @click.option("--resume", is_flag=True, help="Go on with the results that the folder holds.")
+@click.option("--retry-failed", is_flag=True, help="With --resume: try what failed once more.")
 @weights_option
+@click.pass_context
 def batch(
+    context: click.Context,
     inputs: tuple[str, ...],
     out: Path,
     workers: int,
+    scheduler: str | None,
     precision: str | None,
     detect: str | None,
     overlay: bool,
+    dicom_out: bool,
     keep: tuple[str, ...],
     allow_other_body_part: bool,
     resume: bool,
+    retry_failed: bool,
     weights: Path | None,
 ) -> None:
     """Analyse many radiographs to one table.
 
-    INPUT is a file, a folder, a glob, a csv of paths, a DICOMDIR, a zip or tar archive, or an
-    address that fsspec opens. It may be ended at any moment, and goes on with --resume. Exit status
-    0 when every input was answered, 1 when some were not, 2 when it was called wrongly, 130 when it
-    was interrupted.
+    INPUT is a file, a folder, a glob, a csv of paths, a DICOMDIR, a zip or tar archive, an address
+    that fsspec opens, or studies of an archive (dicomweb+https://…/studies?…). It may be ended at
+    any moment, and goes on with --resume. Exit status 0 when every input was answered, 1 when some
+    were not, 2 when it was called wrongly, 130 when it was interrupted.
     """
     try:
         from spinexr.batch import listing
@@ -95,6 +114,12 @@ def batch(
     except ImportError as e:
         fail(f"batches need the package {e.name}: pip install -r requirements.txt")
 
+    if retry_failed and not resume:
+        raise click.UsageError("--retry-failed goes with --resume.")
+    if scheduler is not None:
+        if context.get_parameter_source("workers") is not ParameterSource.DEFAULT:
+            raise click.UsageError("--dask and --workers exclude each other.")
+        _check_scheduler(scheduler)
     keep = _kept(keep)
     try:
         listing.check(inputs)
@@ -107,10 +132,19 @@ def batch(
             folder = OutputFolder(out)
             stack.callback(folder.close)
             opened = _open_worker(
-                settings, folder.salt, workers, overlay=overlay, keep=keep,
+                settings, folder.salt, workers, overlay=overlay, dicom_out=dicom_out, keep=keep,
                 allow_other_body_part=allow_other_body_part,
             )  # fmt: skip
-            finished, failed = _run(stack, inputs, folder, opened, workers, resume=resume)
+            if scheduler is None:
+                from spinexr.batch.local import LocalExecutor
+
+                executor: Executor = LocalExecutor(opened, workers=workers)
+            else:
+                executor = _cluster(scheduler, settings, opened)
+            stack.callback(executor.close)
+            finished, failed = _run(
+                inputs, folder, opened, executor, stack, resume=resume, retry_failed=retry_failed
+            )
     except SpineXRError as e:
         fail(e.message)
     except OSError as e:
@@ -120,6 +154,25 @@ def batch(
     if not finished:
         sys.exit(_INTERRUPTED)
     sys.exit(FAILED if failed else 0)
+
+
+def _check_scheduler(address: str) -> None:
+    try:
+        from spinexr.batch.dask_executor import scheduler_file_problem
+    except ImportError as e:
+        fail(f"--dask needs the package {e.name}: pip install -r requirements-dask.txt")
+    if problem := scheduler_file_problem(address):
+        raise click.UsageError(f"--dask: {problem}")
+
+
+def _cluster(address: str, settings: Settings, opened: OpenWorker) -> Executor:
+    """The workers of a cluster; how many processors each has is the cluster's to say."""
+    from spinexr.batch.dask_executor import DaskExecutor, Freight
+
+    engine = replace(opened.engine, threads=settings.inference_threads)
+    return DaskExecutor(
+        address, replace(opened, engine=engine), freight=Freight(opened.weights, engine)
+    )
 
 
 def _kept(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -145,12 +198,15 @@ def _open_worker(
     workers: int,
     *,
     overlay: bool,
+    dicom_out: bool,
     keep: tuple[str, ...],
     allow_other_body_part: bool,
 ) -> OpenWorker:
     """How each worker begins; the processors are shared out among them."""
+    from spinexr.batch.dicomweb import Credentials
     from spinexr.batch.work import OpenWorker, Options
     from spinexr.processors import available_threads
+    from spinexr.reporting import codes
 
     threads = settings.inference_threads or available_threads()
     engine = settings.engine_options
@@ -168,27 +224,27 @@ def _open_worker(
             keep=keep,
             salt=salt,
             overlay=overlay,
+            codes=codes.read(settings.codes) if dicom_out else None,
+            credentials=Credentials.read(settings.dicomweb_credentials),
         ),
     )
 
 
 def _run(
-    stack: ExitStack,
     inputs: tuple[str, ...],
     folder: OutputFolder,
     opened: OpenWorker,
-    workers: int,
+    executor: Executor,
+    stack: ExitStack,
     *,
     resume: bool,
+    retry_failed: bool,
 ) -> tuple[bool, int]:
     """(whether it ran to its end, how many inputs failed)."""
     from spinexr.batch import listing, results
     from spinexr.batch.driver import Driver, Places
     from spinexr.batch.ledger import Ledger, State
-    from spinexr.batch.local import LocalExecutor
 
-    executor = LocalExecutor(opened, workers=workers)
-    stack.callback(executor.close)
     about = executor.start()
     if folder.holds(about.identity) and not resume:
         raise click.UsageError(
@@ -197,19 +253,25 @@ def _run(
     folder.choose(about.identity)
     ledger = Ledger(folder.ledger)
     stack.callback(ledger.close)
+    if retry_failed:
+        ledger.reopen_failed()
     line = _Line()
     with _stoppable() as stop:
         driver = Driver(
             ledger=ledger,
             executor=executor,
-            places=Places(folder.results, folder.overlays if opened.options.overlay else None),
+            places=Places(
+                folder.results,
+                overlays=folder.overlays if opened.options.overlay else None,
+                objects=folder.objects if opened.options.codes else None,
+            ),
             schema=results.schema(opened.options.keep),
             max_bytes=opened.options.max_bytes,
             report=line,
             stop=stop.is_set,
         )
         try:
-            finished = driver.run(listing.inputs(inputs))
+            finished = driver.run(listing.inputs(inputs, opened.options.credentials))
         finally:
             line.clear()
     _conclude(folder, ledger, about)

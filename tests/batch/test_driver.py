@@ -9,6 +9,7 @@ from typing import Any
 
 import fsspec
 import pyarrow.parquet as pq
+import pydicom
 import pytest
 
 from spinexr.batch import listing, results
@@ -17,6 +18,7 @@ from spinexr.batch.driver import Driver, Places, Progress
 from spinexr.batch.executor import Event
 from spinexr.batch.ledger import Ledger, State
 from spinexr.errors import BatchError
+from spinexr.reporting import codes
 from tests import builders
 from tests.batch.workers import MAX_BYTES, SALT, Here, Null, worker
 
@@ -28,6 +30,7 @@ class Batch:
 
     def __init__(self, root: Path) -> None:
         self.results, self.overlays = root / "results", root / "overlay"
+        self.objects = root / "dicom"
         self.results.mkdir(parents=True)
         self.file = root / "ledger.sqlite"
         self.ledger = Ledger(self.file)
@@ -40,7 +43,7 @@ class Batch:
         driver = Driver(
             ledger=self.ledger,
             executor=self.executor,
-            places=Places(self.results, self.overlays),
+            places=Places(self.results, self.overlays, self.objects),
             schema=results.schema(()),
             max_bytes=MAX_BYTES,
             report=self.said.append,
@@ -281,6 +284,47 @@ def test_what_is_answered_is_kept_when_no_worker_can_be_had_any_more(
     batch.reopen()
     assert batch.run(files)
     assert len(batch.executor.handed_over) == 6 - kept
+
+
+def test_what_failed_is_tried_once_more_when_asked_and_keeps_its_number(
+    batch: Batch, files: Path
+) -> None:
+    (files / _DEADLY).write_bytes(radiograph(7))
+    (files / "loop").symlink_to(files)
+    batch.run(files, executor=Here(worker(), deadly=[_DEADLY]))
+    assert batch.failures.keys() == {"none.dcm", _DEADLY, "loop"}
+    (number,) = {t.number for t in batch.executor.handed_over if "none" in t.address.file}
+    (files / "none.dcm").write_bytes(radiograph(8))
+    (files / "loop").unlink()
+    batch.reopen()
+    batch.ledger.reopen_failed()
+    assert batch.run(files)
+    assert batch.failures == {}
+    assert len(batch.rows) == 7
+    assert number in [row["input"] for row in batch.rows]
+    counts = {s: batch.ledger.count(s) for s in State}
+    batch.reopen()
+    assert {s: batch.ledger.count(s) for s in State} == counts
+
+
+def test_dicom_objects_are_named_by_their_input_in_a_folder_for_the_owner_alone(
+    batch: Batch, files: Path
+) -> None:
+    uids = {"SOPInstanceUID": "1.2.9", "StudyInstanceUID": "1.3", "SeriesInstanceUID": "1.4"}
+    data = builders.dicom(builders.pixels(320, 208), attributes=uids)
+    (files / "0.dcm").write_bytes(data)
+    nameless = builders.dicom(builders.pixels(320, 208), attributes=uids | {"StudyInstanceUID": ""})
+    (files / "1.dcm").write_bytes(nameless)
+    executor = Here(worker(codes=codes.read()))
+    batch.run(files / "0.dcm", files / "1.dcm", executor=executor)
+    (row,) = batch.rows
+    written = sorted(f.name for f in batch.objects.iterdir())
+    kinds = ("picture", "presentation", "report")
+    assert written == [f"{row['input']:09d}-{kind}.dcm" for kind in kinds]
+    assert batch.objects.stat().st_mode & 0o777 == 0o700
+    report = pydicom.dcmread(batch.objects / written[2])
+    assert report.StudyInstanceUID == "1.3"
+    assert batch.failures == {"1.dcm": "not_referable"}  # it names no study to be part of
 
 
 def test_no_more_is_under_way_than_the_workers_take(batch: Batch, files: Path) -> None:

@@ -97,6 +97,10 @@ def _let_go(process: subprocess.Popen[bytes], pipe: Path) -> None:
         ((".", "--keep", "PatientsNose"), "PatientsNose"),
         ((".", "--workers", "0"), "--workers"),
         ((), "INPUT"),
+        ((".", "--retry-failed"), "--resume"),
+        ((".", "--dask", "tcp://127.0.0.1:9", "--workers", "1"), "exclude each other"),
+        ((".", "--dask", "no.json"), "no.json is neither"),
+        (("dicomweb+https://pacs.example/dicom-web",), "no address of studies"),
     ],
 )
 def test_wrong_calls_are_usage_errors(

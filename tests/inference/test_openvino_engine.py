@@ -228,4 +228,4 @@ def test_the_engine_fits_the_machine(
     options: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engines, "_NVIDIA_DRIVER", Path("/nowhere"))
-    assert engines._picked(EngineOptions(**options)) == expected  # type: ignore[arg-type]
+    assert engines.picked(EngineOptions(**options)) == expected  # type: ignore[arg-type]

@@ -149,7 +149,7 @@ class Archive:
         with self._more:
             while (there := len(getattr(self, what))) < number:
                 # As long as there is more now and then, it may take its time.
-                more = self._more.wait_for(lambda: len(getattr(self, what)) > there, LONGEST_S)  # noqa: B023
+                more = self._more.wait_for(lambda: len(getattr(self, what)) > there, LONGEST_S)
                 assert more, f"{there} of {number} {what}"
 
     def close(self) -> None:

@@ -40,7 +40,7 @@ def create(bundle: Bundle, options: EngineOptions) -> Engine:
         ModelsNotReadyError: a network cannot be loaded; `problems` names each.
     """
     # Imported here: the torch stack takes seconds and hundreds of megabytes.
-    if _picked(options) == "torch":
+    if picked(options) == "torch":
         from spinexr.inference.engines.torch_engine import TorchEngine
 
         engine = TorchEngine(bundle, device=options.device, threads=options.threads)
@@ -59,7 +59,8 @@ def create(bundle: Bundle, options: EngineOptions) -> Engine:
     )
 
 
-def _picked(options: EngineOptions) -> str:
+def picked(options: EngineOptions) -> str:
+    """openvino or torch: what these options mean on this machine."""
     if options.engine != "auto":
         return options.engine
     if options.device in ("cuda", "mps") or importlib.util.find_spec("openvino") is None:

@@ -126,6 +126,28 @@ def verdict_subject(bundle: Bundle) -> str:
     return subject_of(bundle, digests, VERSION)
 
 
+def compiled_folders(
+    bundle: Bundle, *, store: Path, precision: Precision, version: str
+) -> list[Path] | None:
+    """The folders of a bundle's networks as one version of OpenVINO takes them; None where one of
+    them is not there.
+
+    Raises:
+        ModelsNotReadyError: a checkpoint is missing, or another than the manifest's.
+    """
+    engines, keys = EngineStore(store), []
+    for network in _networks(bundle):
+        if not network.checkpoint.is_file() and network.sha256 is None:
+            raise not_ready([_missing(bundle, network)])
+        try:
+            keys.append(_key(network, _digest(network), precision, version))
+        except (_NotAvailableError, OSError) as e:
+            raise not_ready([_problem(bundle.relative(network.checkpoint), e)]) from e
+    if not all(map(engines.holds, keys)):
+        return None
+    return [store / key.folder_name for key in keys]
+
+
 def quantise(
     bundle: Bundle, samples: Mapping[str, Sequence[npt.NDArray[np.float32]]], *, store: Path
 ) -> None:
@@ -231,10 +253,12 @@ def _missing(bundle: Bundle, wanted: _Wanted) -> Problem:
     return Problem("file_missing", f"{shown} is missing.", shown)
 
 
-def _key(wanted: _Wanted, digest: str, precision: Precision = Precision.EXACT) -> EngineKey:
+def _key(
+    wanted: _Wanted, digest: str, precision: Precision = Precision.EXACT, version: str = VERSION
+) -> EngineKey:
     # bf16 is made of the float32 network when it is loaded.
     kind = "int8" if precision is Precision.INT8 else "f32"
-    return EngineKey(wanted.architecture, digest, wanted.input_size, kind, VERSION)
+    return EngineKey(wanted.architecture, digest, wanted.input_size, kind, version)
 
 
 def _digest(wanted: _Wanted) -> str:
