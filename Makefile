@@ -81,7 +81,7 @@ $(VENV)/.installed-browser: requirements-browser.txt $(VENV)/.installed
 	$(PIP) -r requirements-browser.txt
 	@touch $@
 
-$(VENV)/.installed-dev: requirements-dev.txt requirements-browser.txt requirements-node.txt $(VENV)/.installed
+$(VENV)/.installed-dev: requirements-dev.txt requirements-browser.txt requirements-node.txt requirements-dask.txt requirements-remote.txt $(VENV)/.installed
 	$(PIP) -r requirements-dev.txt
 	@touch $@
 

@@ -26,7 +26,7 @@ import yaml
 from spinexr.cli import main as command_line
 from spinexr.errors import SpineXRError, all_error_classes
 from spinexr.settings import Settings
-from spinexr.web.errors import STATUS_OF_FAMILY, status_of
+from spinexr.web.errors import NEVER_ANSWERED, STATUS_OF_FAMILY, status_of
 from tools import openapi
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -162,14 +162,15 @@ def settings() -> str:
 
 def errors() -> str:
     """Every error code with its family and HTTP status."""
-    families = tuple(STATUS_OF_FAMILY)
+    families = (*STATUS_OF_FAMILY, *NEVER_ANSWERED)
     rows = []
     for cls in all_error_classes():
         if cls is SpineXRError:
             continue
         family = next(f for f in families if issubclass(cls, f))
         kind = (family.__doc__ or "").splitlines()[0]
-        rows.append(f"| `{cls.code}` | {status_of(cls('')).value} | {cls.title} | {kind} |")
+        status = "–" if issubclass(cls, NEVER_ANSWERED) else status_of(cls("")).value
+        rows.append(f"| `{cls.code}` | {status} | {cls.title} | {kind} |")
     return "\n".join(
         [
             "# Error codes\n",

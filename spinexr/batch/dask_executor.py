@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import os
 import pickle
 import queue
 import shutil
@@ -590,6 +589,6 @@ def _difference(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> str:
 
 def scheduler_file_problem(address: str) -> str | None:
     """What is wrong with an address that names no protocol, and so a scheduler file."""
-    if "://" in address or os.path.isfile(address):  # noqa: PTH113
+    if "://" in address or Path(address).is_file():
         return None
     return f"{address} is neither an address such as tcp://host:8786 nor a scheduler file."

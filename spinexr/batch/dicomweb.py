@@ -15,6 +15,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -276,31 +277,31 @@ def _value(found: Mapping[str, Any], tag: str) -> str:
     return value
 
 
-class _refusals:  # noqa: N801  (used as a function)
+@contextmanager
+def _refusals() -> Iterator[None]:
     """What a service refuses, in words and with a stable code."""
+    import requests
 
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
-        import requests
-
-        if not isinstance(error, Exception) or isinstance(error, (InputError, TooLargeError)):
-            return
-        response = getattr(error, "response", None)
-        if response is None and hasattr(error, "last_attempt"):  # of the package `retrying`
-            response = error.last_attempt.value
-        if isinstance(error, requests.Timeout):
-            raise SourceTimeoutError(
-                f"The archive did not answer within {_TIMEOUT_S:g} seconds. Try it again with "
-                "--resume --retry-failed."
-            ) from error
+    try:
+        yield
+    except (InputError, TooLargeError):
+        raise
+    except requests.Timeout as e:
+        raise SourceTimeoutError(
+            f"The archive did not answer within {_TIMEOUT_S:g} seconds. Try it again with "
+            "--resume --retry-failed."
+        ) from e
+    except Exception as e:
+        response = getattr(e, "response", None)
+        if response is None and hasattr(e, "last_attempt"):  # of the package `retrying`
+            response = e.last_attempt.value
         if response is not None:
-            raise refusal(int(response.status_code)) from error
-        if isinstance(error, (requests.RequestException, ValueError)):
+            raise refusal(int(response.status_code)) from e
+        if isinstance(e, (requests.RequestException, ValueError)):
             raise InputError(
-                f"The archive cannot be reached, or is none ({type(error).__name__})."
-            ) from error
+                f"The archive cannot be reached, or is none ({type(e).__name__})."
+            ) from e
+        raise
 
 
 def refusal(status: int) -> InputError:

@@ -118,13 +118,10 @@ def _guarded(path: str, listed: Iterator[Listed]) -> Iterator[Listed]:
         yield from listed
     except SpineXRError as e:
         yield Unlisted(Address(path), e)
-    except OSError as e:
-        reason = e.strerror or type(e).__name__
-        error = InputError(f"It cannot be listed: {reason}.")
-        yield Unlisted(Address(path), sources.remote_error(e) if is_remote(path) else error)
     # csv raises its own, and each file system of fsspec those of its library.
     except Exception as e:
-        error = InputError(f"It cannot be listed: {type(e).__name__}.")
+        reason = getattr(e, "strerror", None) or type(e).__name__
+        error = InputError(f"It cannot be listed: {reason}.")
         yield Unlisted(Address(path), sources.remote_error(e) if is_remote(path) else error)
 
 

@@ -39,15 +39,43 @@ _MAX_PIXELS = 100_000_000
 _SIDES = ((1228, 803), (1024, 700), (900, 620), (1400, 900))  # about half of VinDr-SpineXR's
 
 
-class _Nothing(Executor):
+@dataclass(frozen=True)
+class OpenNull:
+    """A worker whose analyses take no time."""
+
+    def __call__(self) -> NullAnalyser:
+        return NullAnalyser()
+
+
+class NullAnalyser:
     """Answers at once, with a row as full as any."""
+
+    about = About({}, None, slots=_CAPACITY)
+
+    def __init__(self) -> None:
+        members = [{"name": n, "architecture": n, "probability": 0.5, "weight": 0.3} for n in "abc"]
+        names = (n for n in results.schema(()).names if n not in ("input", "duplicate_of"))
+        self._row = dict.fromkeys(names) | {
+            "decision": "normal", "probability": 0.5, "members": members, "bundle": "none",
+        }  # fmt: skip
+
+    def __call__(self, task: Task) -> Answer:
+        instance = hashlib.sha256(str(task.number).encode()).hexdigest()[:32]
+        return Answer({**self._row, "instance": instance})
+
+    def close(self) -> None:
+        """There is nothing to end."""
+
+
+class _Nothing(Executor):
+    """A null analyser without any worker."""
 
     def __init__(self) -> None:
         self._waiting: deque[Task] = deque()
-        self._row = _row()
+        self._analyser = NullAnalyser()
 
     def start(self) -> About:
-        return About({}, None, _CAPACITY)
+        return self._analyser.about
 
     @property
     def capacity(self) -> int:
@@ -58,19 +86,10 @@ class _Nothing(Executor):
 
     def wait(self, timeout_s: float) -> Sequence[Event]:
         task = self._waiting.popleft()
-        instance = hashlib.sha256(str(task.number).encode()).hexdigest()[:32]
-        return [Done(task.number, Answer({**self._row, "instance": instance}))]
+        return [Done(task.number, self._analyser(task))]
 
     def close(self) -> None:
         """There is nothing to end."""
-
-
-def _row() -> dict[str, Any]:
-    members = [{"name": n, "architecture": n, "probability": 0.5, "weight": 0.3} for n in "abc"]
-    names = (n for n in results.schema(()).names if n not in ("input", "duplicate_of"))
-    return dict.fromkeys(names) | {
-        "decision": "normal", "probability": 0.5, "members": members, "bundle": "none",
-    }  # fmt: skip
 
 
 def of_driver(root: Path, inputs: int) -> dict[str, float]:
@@ -89,10 +108,7 @@ def of_driver(root: Path, inputs: int) -> dict[str, float]:
     def run() -> tuple[float, float, Ledger]:
         start, start_processor = perf_counter(), process_time()
         ledger = Ledger(root / "ledger.sqlite")
-        driver = Driver(
-            ledger=ledger, executor=_Nothing(), places=Places(root / "results"),
-            schema=results.schema(()), max_bytes=_MAX_BYTES, report=watch,
-        )  # fmt: skip
+        driver = _driver(ledger, _Nothing(), root / "results", report=watch)
         driver.run(Address(f"/archive/{n // 1000:06d}/{n:09d}.dcm") for n in range(inputs))
         return perf_counter() - start, process_time() - start_processor, ledger
 
@@ -113,27 +129,6 @@ def of_driver(root: Path, inputs: int) -> dict[str, float]:
     }
 
 
-@dataclass(frozen=True)
-class OpenNull:
-    """A worker whose analyses take no time."""
-
-    def __call__(self) -> NullAnalyser:
-        return NullAnalyser()
-
-
-class NullAnalyser:
-    """Answers at once, with a row as full as any."""
-
-    about = About({}, None, slots=_CAPACITY)
-
-    def __call__(self, task: Task) -> Answer:
-        instance = hashlib.sha256(str(task.number).encode()).hexdigest()[:32]
-        return Answer({**_row(), "instance": instance})
-
-    def close(self) -> None:
-        """There is nothing to end."""
-
-
 def of_cluster(root: Path, inputs: int) -> dict[str, float]:
     """What a Dask cluster costs beside its analyses, milliseconds an input.
 
@@ -152,10 +147,7 @@ def of_cluster(root: Path, inputs: int) -> dict[str, float]:
         executor = DaskExecutor(cluster.scheduler_address, OpenNull())
         executor.start()
         ledger = Ledger(root / "ledger.sqlite")
-        driver = Driver(
-            ledger=ledger, executor=executor, places=Places(root / "results"),
-            schema=results.schema(()), max_bytes=_MAX_BYTES,
-        )  # fmt: skip
+        driver = _driver(ledger, executor, root / "results")
 
         def of_workers() -> float:
             children = psutil.Process().children(recursive=True)
@@ -290,10 +282,7 @@ def _rate(root: Path, files: Path, executor: Executor) -> float:
     with TemporaryDirectory(dir=root) as folder:
         executor.start()
         ledger = Ledger(Path(folder) / "ledger.sqlite")
-        driver = Driver(
-            ledger=ledger, executor=executor, places=Places(Path(folder)),
-            schema=results.schema(()), max_bytes=_MAX_BYTES,
-        )  # fmt: skip
+        driver = _driver(ledger, executor, Path(folder))
         start = perf_counter()
         driver.run(listing.inputs([str(files)]))
         seconds = perf_counter() - start
@@ -303,6 +292,13 @@ def _rate(root: Path, files: Path, executor: Executor) -> float:
     if answered != len(list(files.iterdir())):
         raise ConfigurationError("Not every image was answered.")
     return answered / seconds
+
+
+def _driver(ledger: Ledger, executor: Executor, out: Path, **options: Any) -> Driver:
+    return Driver(
+        ledger=ledger, executor=executor, places=Places(out), schema=results.schema(()),
+        max_bytes=_MAX_BYTES, **options,
+    )  # fmt: skip
 
 
 def _resident_bytes() -> int:

@@ -116,24 +116,25 @@ def _for_each(names: tuple[str, ...], what: str, *, everything: bool) -> None:
 
 
 def _open_queue(stack: ExitStack) -> Queue:
-    from spinexr.node import seal
-    from spinexr.node.queue import Queue
-
     settings = settings_with()
     try:
         if not settings.node_queue.is_dir():
             raise ConfigurationError(
                 f"There is no queue in {settings.node_queue}; SPINEXR_NODE_QUEUE names its folder."
             )
-        queue = Queue(
-            settings.node_queue,
-            seal=seal.from_file(settings.node_key_file),
-            max_bytes=settings.node_queue_bytes,
-        )
+        return _queue(stack, settings)
     except ImportError as e:
         fail(f"an encrypted queue needs the package {e.name}: pip install -r requirements-node.txt")
     except SpineXRError as e:
         fail(e.message)
+
+
+def _queue(stack: ExitStack, settings: Settings) -> Queue:
+    from spinexr.node import seal
+    from spinexr.node.queue import Queue
+
+    sealed = seal.from_file(settings.node_key_file)
+    queue = Queue(settings.node_queue, seal=sealed, max_bytes=settings.node_queue_bytes)
     stack.callback(queue.close)
     return queue
 
@@ -143,10 +144,10 @@ def _opened(stack: ExitStack, settings: Settings) -> Node:
     from spinexr import logs
     from spinexr.imaging.sandbox import Sandbox
     from spinexr.inference.loading import load_predictor
-    from spinexr.node import configuration, network, seal, senders
+    from spinexr.node import configuration, network, senders
     from spinexr.node.metrics import Metrics
     from spinexr.node.node import Node
-    from spinexr.node.queue import Queue, held
+    from spinexr.node.queue import held
     from spinexr.node.receiver import Door
     from spinexr.node.work import Worker
     from spinexr.reporting import codes
@@ -157,10 +158,8 @@ def _opened(stack: ExitStack, settings: Settings) -> Node:
     table = codes.read(settings.codes)
     ways = tuple((d, senders.to(d, ae_title=settings.node_ae_title)) for d in chosen.destinations)
     tls = network.server_context(chosen.tls) if chosen.tls is not None else None
-    sealed = seal.from_file(settings.node_key_file)
     stack.enter_context(held(settings.node_queue))
-    queue = Queue(settings.node_queue, seal=sealed, max_bytes=settings.node_queue_bytes)
-    stack.callback(queue.close)
+    queue = _queue(stack, settings)
     sandbox = Sandbox(settings.sandbox_options)
     stack.callback(sandbox.close)
     wait = sandbox.start()

@@ -5,30 +5,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Histogram,
-    PlatformCollector,
-    ProcessCollector,
-)
+from prometheus_client import Counter
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from spinexr.domain import Analysis
+from spinexr.metrics import Stages, new_registry
 from spinexr.node.queue import Counts
-
-_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
 class Metrics:
     """What is counted in one node."""
 
     def __init__(self, counts: Callable[[], Counts], destinations: tuple[str, ...]) -> None:
-        self.registry = registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
-        PlatformCollector(registry=registry)
-        registry.register(_Now(counts, destinations))
+        self.registry = registry = new_registry(_Now(counts, destinations))
         self._objects = Counter(
             "spinexr_node_objects", "Objects that were sent to the node.", ("caller", "outcome"),
             registry=registry,
@@ -41,10 +31,7 @@ class Metrics:
             "spinexr_node_deliveries", "Attempts to deliver an object.",
             ("destination", "object", "outcome"), registry=registry,
         )  # fmt: skip
-        self._stages = Histogram(
-            "spinexr_stage_seconds", "Time of a stage of an analysis.", ("stage",),
-            buckets=_SECONDS, registry=registry,
-        )  # fmt: skip
+        self._stages = Stages(registry)
 
     def received(self, caller: str, outcome: str) -> None:
         """Somebody sent an object."""
@@ -52,8 +39,7 @@ class Metrics:
 
     def analysed(self, analysis: Analysis) -> None:
         """An analysis has a result."""
-        for stage, milliseconds in analysis.stage_ms.items():
-            self._stages.labels(stage).observe(milliseconds / 1000.0)
+        self._stages.observe(analysis)
 
     def worked(self, outcome: str) -> None:
         """An object of the queue was worked on."""

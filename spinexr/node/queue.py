@@ -281,7 +281,7 @@ class Queue:
                     "INSERT INTO deliveries (output, destination) VALUES (?, ?)",
                     [(made.lastrowid, name) for name in output.destinations],
                 )
-            self._drop_done(connection)
+            self._drop_done(connection, received.number)
         self._tell()
 
     def failed(self, received: Received, code: str, message: str) -> None:
@@ -312,8 +312,7 @@ class Queue:
     def delivered(self, delivery: Delivery) -> None:
         """The destination has it: gone, and with the last one the object too."""
         with self._writing() as connection:
-            connection.execute("DELETE FROM deliveries WHERE number = ?", (delivery.number,))
-            self._drop_done(connection)
+            self._remove_delivery(connection, delivery.number)
 
     def attempted(self, delivery: Delivery) -> None:
         """It was tried in vain and stays first in its line."""
@@ -369,12 +368,17 @@ class Queue:
         """Remove a dead letter for good; False where there is none of this name."""
         table, number = _of(name)
         with self._writing() as connection:
-            done = connection.execute(
-                f"DELETE FROM {table} WHERE number = ? AND state = ?",  # noqa: S608
+            dead = connection.execute(
+                f"SELECT 1 FROM {table} WHERE number = ? AND state = ?",  # noqa: S608
                 (number, State.DEAD),
-            )
-            self._drop_done(connection)
-        return done.rowcount == 1
+            ).fetchone()
+            if dead is None:
+                return False
+            if table == "deliveries":
+                self._remove_delivery(connection, number)
+            else:
+                connection.execute("DELETE FROM objects WHERE number = ?", (number,))
+        return True
 
     # --- about it ---------------------------------------------------------------------------------
 
@@ -444,15 +448,30 @@ class Queue:
                 (State.DEAD, code, self._seal.close(message.encode(), "message"), number),
             )
 
-    def _drop_done(self, connection: sqlite3.Connection) -> None:
+    def _remove_delivery(self, connection: sqlite3.Connection, number: int) -> None:
+        found = connection.execute(
+            "SELECT u.object FROM deliveries d JOIN outputs u ON u.number = d.output"
+            " WHERE d.number = ?",
+            (number,),
+        ).fetchone()
+        if found is not None:
+            connection.execute("DELETE FROM deliveries WHERE number = ?", (number,))
+            self._drop_done(connection, found[0])
+
+    def _drop_done(self, connection: sqlite3.Connection, number: int) -> None:
+        """Of an object that is analysed, remove what nobody waits for any more.
+
+        Of this one alone: the queue may be long where a destination is down.
+        """
         connection.execute(
-            "DELETE FROM outputs WHERE NOT EXISTS"
-            " (SELECT 1 FROM deliveries WHERE output = outputs.number)"
+            "DELETE FROM outputs WHERE object = ? AND NOT EXISTS"
+            " (SELECT 1 FROM deliveries WHERE output = outputs.number)",
+            (number,),
         )
         connection.execute(
-            "DELETE FROM objects WHERE state = ? AND NOT EXISTS"
+            "DELETE FROM objects WHERE number = ? AND NOT EXISTS"
             " (SELECT 1 FROM outputs WHERE object = objects.number)",
-            (State.ANALYSED,),
+            (number,),
         )
 
     def _used_bytes(self) -> int:

@@ -202,6 +202,7 @@ class WebSender:
 def _refuse_redirect(response: requests.Response, **_: object) -> None:
     """A redirect would send the object, and the login, where nobody said."""
     if response.is_redirect:
+        response.close()  # nobody will read it
         raise requests.TooManyRedirects("redirected", response=response)
 
 

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
-from io import BytesIO
-
-from pydicom.dataset import Dataset
 
 from spinexr.analysis import analyse
 from spinexr.domain import Analysis, DetectPolicy, ObjectKind, Read
@@ -100,11 +97,5 @@ class Worker:
             if names:
                 made = dicom.dataset(analysis, kind, codes=self.codes, now=now)
                 made = deidentify.marked(made) if hidden else made
-                outputs.append(Output(kind, _file(made), names))
+                outputs.append(Output(kind, dicom.as_file(made), names))
         return outputs
-
-
-def _file(dataset: Dataset) -> bytes:
-    stream = BytesIO()
-    dataset.save_as(stream, enforce_file_format=True)
-    return stream.getvalue()

@@ -44,10 +44,10 @@ STATUS_OF_FAMILY: dict[type[SpineXRError], HTTPStatus] = {
     NotDicomError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     UnanalysableError: HTTPStatus.UNPROCESSABLE_ENTITY,
     NotReadyError: HTTPStatus.SERVICE_UNAVAILABLE,
-    InputError: HTTPStatus.UNPROCESSABLE_ENTITY,  # of batches, so never answered
-    NodeError: HTTPStatus.SERVICE_UNAVAILABLE,  # of the node, likewise
     ConfigurationError: HTTPStatus.INTERNAL_SERVER_ERROR,
 }
+# Of batches and of the DICOM node.
+NEVER_ANSWERED = (InputError, NodeError)
 _RETRY_AFTER_BUSY_S = 2
 _RETRY_AFTER_RATE_S = 10
 _RETRY_AFTER_STARTING_S = 10

@@ -5,20 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Histogram,
-    PlatformCollector,
-    ProcessCollector,
-)
+from prometheus_client import Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from spinexr.domain import Analysis
 from spinexr.inference.predictor import Predictor
-
-_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+from spinexr.metrics import SECONDS, Stages, new_registry
 
 
 class Metrics:
@@ -33,22 +26,16 @@ class Metrics:
             ready: the predictor, None while there is none.
             restarts: how many reading processes were lost, by cause.
         """
-        self.registry = registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
-        PlatformCollector(registry=registry)
-        registry.register(_Now(ready, restarts))
+        self.registry = registry = new_registry(_Now(ready, restarts))
         self._requests = Counter(
             "spinexr_requests", "Requests answered.", ("endpoint", "method", "status", "code"),
             registry=registry,
         )  # fmt: skip
         self._seconds = Histogram(
             "spinexr_request_seconds", "Time from a request's head to its answer.", ("endpoint",),
-            buckets=_SECONDS, registry=registry,
+            buckets=SECONDS, registry=registry,
         )  # fmt: skip
-        self._stages = Histogram(
-            "spinexr_stage_seconds", "Time of a stage of an analysis.", ("stage",),
-            buckets=_SECONDS, registry=registry,
-        )  # fmt: skip
+        self._stages = Stages(registry)
         self._results = Counter(
             "spinexr_results", "Analyses with a result.", ("decision",), registry=registry
         )
@@ -65,8 +52,7 @@ class Metrics:
 
     def analysed(self, analysis: Analysis) -> None:
         """An analysis has a result."""
-        for stage, milliseconds in analysis.stage_ms.items():
-            self._stages.labels(stage).observe(milliseconds / 1000.0)
+        self._stages.observe(analysis)
         prediction = analysis.prediction
         self._results.labels(prediction.decision).inc()
         for finding in prediction.findings or ():

@@ -13,17 +13,23 @@ from typing import Any
 
 import pytest
 
-from spinexr.batch import listing, results
+from spinexr.batch import results
 from spinexr.batch.address import Address
 from spinexr.batch.cargo import Cargo, Item, Kind
 from spinexr.batch.driver import Driver, Places
-from spinexr.batch.executor import About, Answer, Done, Event, Failure, Lost, Task
+from spinexr.batch.executor import About, Answer, Done, Event, Failure, Task
 from spinexr.batch.ledger import Ledger, State
 from spinexr.errors import BatchError
 from spinexr.inference.engines import EngineOptions
 from tests import builders
-from tests.batch.test_local import OpenNone
-from tests.batch.workers import KILL, MAX_BYTES, Null, OpenFake
+from tests.batch.workers import (
+    MAX_BYTES,
+    Null,
+    OpenFake,
+    OpenNone,
+    batch_with_a_deadly_file,
+    events,
+)
 
 dask = pytest.importorskip("dask", reason="requirements-dask.txt")
 pytest.importorskip("distributed", reason="requirements-dask.txt")
@@ -31,7 +37,6 @@ pytest.importorskip("distributed", reason="requirements-dask.txt")
 from spinexr.batch import cargo, dask_executor  # noqa: E402
 from spinexr.batch.dask_executor import DaskExecutor, Freight, Patience  # noqa: E402
 
-_LONGEST_S = 60.0
 QUICK = Patience(connect=2.0, workers=60.0, answer=10.0, look=0.05)
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
@@ -87,16 +92,6 @@ def begin() -> Iterator[Callable[..., DaskExecutor]]:
         each.close()
 
 
-def events(executor: DaskExecutor, number: int) -> list[Event]:
-    """The next so many tasks' ends."""
-    found: list[Event] = []
-    while sum(len(e.numbers) if isinstance(e, Lost) else 1 for e in found) < number:
-        new = executor.wait(_LONGEST_S)
-        assert new
-        found.extend(new)
-    return found
-
-
 def outcomes(found: list[Event]) -> dict[int, Answer | Failure]:
     return {e.number: e.outcome for e in found if isinstance(e, Done)}
 
@@ -124,24 +119,9 @@ def test_workers_of_a_cluster_answer_refuse_and_name_faults(
 def test_a_file_that_kills_its_workers_is_named_and_costs_no_other_its_answer(
     mortal: Any, begin: Callable[..., DaskExecutor], tmp_path: Path
 ) -> None:
-    files, out = tmp_path / "in", tmp_path / "results"
-    files.mkdir()
-    out.mkdir()
-    for n in range(6):
-        (files / f"{n}.dcm").write_bytes(builders.dicom(builders.pixels(seed=n)))
-    (files / "deadly.dcm").write_bytes(KILL)
     executor = begin(mortal)
     executor.start()
-    ledger = Ledger(tmp_path / "ledger.sqlite")
-    driver = Driver(
-        ledger=ledger, executor=executor, places=Places(out), schema=results.schema(()),
-        max_bytes=MAX_BYTES,
-    )  # fmt: skip
-    assert driver.run(listing.inputs([str(files)]))
-    assert ledger.count(State.ANSWERED) == 6
-    ((failure,),) = ledger.failures()
-    assert (failure["code"], failure["address"]) == ("worker_died", str(files / "deadly.dcm"))
-    ledger.close()
+    batch_with_a_deadly_file(executor, tmp_path)
 
 
 def test_workers_of_another_version_are_refused_by_name(

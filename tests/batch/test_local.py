@@ -5,35 +5,23 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
 
-from spinexr.batch import listing, results
 from spinexr.batch.address import Address
-from spinexr.batch.driver import Driver, Places
-from spinexr.batch.executor import Analyser, Answer, Done, Event, Failure, Lost, Task
-from spinexr.batch.ledger import Ledger, State
+from spinexr.batch.executor import Answer, Done, Failure, Lost, Task
 from spinexr.batch.local import LocalExecutor
 from spinexr.errors import BatchError, ModelsNotReadyError
 from tests import builders
-from tests.batch.workers import KILL, MAX_BYTES, OpenFake
-
-_LONGEST_S = 60.0
-
-
-@dataclass(frozen=True)
-class OpenNone:
-    """A worker that there can never be."""
-
-    dies: bool = False
-
-    def __call__(self) -> Analyser:
-        if self.dies:
-            os.kill(os.getpid(), signal.SIGKILL)
-        raise ModelsNotReadyError("best.pt is missing.")
+from tests.batch.workers import (
+    KILL,
+    OpenFake,
+    OpenNone,
+    batch_with_a_deadly_file,
+    events,
+)
 
 
 @pytest.fixture
@@ -42,16 +30,6 @@ def executor() -> Iterator[LocalExecutor]:
     made.start()
     yield made
     made.close()
-
-
-def events(executor: LocalExecutor, number: int) -> list[Event]:
-    """The next so many tasks' ends."""
-    found: list[Event] = []
-    while sum(len(e.numbers) if isinstance(e, Lost) else 1 for e in found) < number:
-        new = executor.wait(_LONGEST_S)
-        assert new
-        found.extend(new)
-    return found
 
 
 def test_a_worker_answers_refuses_and_outlives_the_one_that_a_file_killed(
@@ -95,22 +73,7 @@ def test_workers_that_cannot_begin_say_why() -> None:
 def test_a_batch_names_the_file_that_kills_its_workers_and_answers_the_others(
     executor: LocalExecutor, tmp_path: Path
 ) -> None:
-    files, out = tmp_path / "in", tmp_path / "results"
-    files.mkdir()
-    out.mkdir()
-    for n in range(4):
-        (files / f"{n}.dcm").write_bytes(builders.dicom(builders.pixels(seed=n)))
-    (files / "deadly.dcm").write_bytes(KILL)
-    ledger = Ledger(tmp_path / "ledger.sqlite")
-    driver = Driver(
-        ledger=ledger, executor=executor, places=Places(out), schema=results.schema(()),
-        max_bytes=MAX_BYTES,
-    )  # fmt: skip
-    assert driver.run(listing.inputs([str(files)]))
-    assert ledger.count(State.ANSWERED) == 4
-    ((failure,),) = ledger.failures()
-    assert (failure["code"], failure["address"]) == ("worker_died", str(files / "deadly.dcm"))
-    ledger.close()
+    batch_with_a_deadly_file(executor, tmp_path)
 
 
 def test_a_signal_to_the_whole_group_costs_no_input_its_answer(

@@ -9,18 +9,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from spinexr.batch import results
+from spinexr.batch import listing, results
+from spinexr.batch.driver import Driver, Places
 from spinexr.batch.executor import About, Analyser, Answer, Event, Executor, Failure, Open, Task
 from spinexr.batch.executor import Done as _Done
 from spinexr.batch.executor import Lost as _Lost
+from spinexr.batch.ledger import Ledger, State
 from spinexr.batch.work import Options, Worker
 from spinexr.domain import Radiograph
+from spinexr.errors import ModelsNotReadyError
 from spinexr.imaging import reader
 from spinexr.inference.predictor import Predictor
+from tests import builders
 from tests.fakes import FakeEngine, fake_bundle
 
 MAX_BYTES = 1_000_000
 SALT = b"salt"
+LONGEST_S = 60.0
 KILL = b"kill"  # what a file holds that ends its worker
 
 
@@ -63,6 +68,49 @@ class Deadly:
 
     def close(self) -> None:
         self._worker.close()
+
+
+@dataclass(frozen=True)
+class OpenNone:
+    """A worker that there can never be."""
+
+    dies: bool = False
+
+    def __call__(self) -> Analyser:
+        if self.dies:
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise ModelsNotReadyError("best.pt is missing.")
+
+
+def events(executor: Executor, number: int) -> list[Event]:
+    """The next so many tasks' ends."""
+    found: list[Event] = []
+    while sum(len(e.numbers) if isinstance(e, _Lost) else 1 for e in found) < number:
+        new = executor.wait(LONGEST_S)
+        assert new
+        found.extend(new)
+    return found
+
+
+def batch_with_a_deadly_file(executor: Executor, folder: Path) -> None:
+    """A batch of six good files and one that kills its workers: it alone fails, by name."""
+    files, out = folder / "in", folder / "results"
+    files.mkdir()
+    out.mkdir()
+    for n in range(6):
+        (files / f"{n}.dcm").write_bytes(builders.dicom(builders.pixels(seed=n)))
+    deadly = files / "deadly.dcm"
+    deadly.write_bytes(KILL)
+    ledger = Ledger(folder / "ledger.sqlite")
+    driver = Driver(
+        ledger=ledger, executor=executor, places=Places(out), schema=results.schema(()),
+        max_bytes=MAX_BYTES,
+    )  # fmt: skip
+    assert driver.run(listing.inputs([str(files)]))
+    assert ledger.count(State.ANSWERED) == 6
+    ((failure,),) = ledger.failures()
+    assert (failure["code"], failure["address"]) == ("worker_died", str(deadly))
+    ledger.close()
 
 
 class Here(Executor):

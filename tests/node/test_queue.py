@@ -7,6 +7,7 @@ import sqlite3
 import stat
 from collections.abc import Iterator
 from datetime import datetime
+from itertools import count as count_from
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -160,6 +161,38 @@ def test_a_disk_that_is_full_all_the_same_loses_nothing(queue: Queue) -> None:
     again = queue.next_received()
     assert again is not None
     assert again.data == MARK
+
+
+def test_a_long_line_for_one_destination_makes_no_work_for_another(queue: Queue) -> None:
+    def work() -> int:
+        """Steps of SQLite's machine for an object from its arrival to its delivery."""
+        steps = 0
+
+        def count() -> int:
+            nonlocal steps
+            steps += 1
+            return 0
+
+        queue._connection.set_progress_handler(count, 1)
+        pass_through("up")
+        delivery = queue.next_delivery("up")
+        assert delivery is not None
+        queue.delivered(delivery)
+        queue._connection.set_progress_handler(None, 1)
+        return steps
+
+    def pass_through(destination: str) -> None:
+        receive(queue, str(next(numbers)))
+        received = queue.next_received()
+        assert received is not None
+        queue.analysed(received, [output(b"made", destination)])
+
+    numbers = count_from(1)
+    pass_through("down")
+    before = work()
+    for _ in range(100):
+        pass_through("down")
+    assert work() < 1.2 * before
 
 
 def test_a_jump_of_the_clock_changes_no_order(queue: Queue) -> None:

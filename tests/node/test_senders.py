@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from pydicom import uid
 
@@ -155,6 +156,8 @@ def test_every_answer_of_stow_means_something(
         assert web.headers[0]["path"] == "/dicom-web/studies"
     finally:
         web.close()
+    connections = psutil.Process().net_connections()
+    assert not [c for c in connections if c.raddr and c.raddr.port == web.port], "left open"
 
 
 @pytest.mark.parametrize(

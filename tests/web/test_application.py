@@ -22,7 +22,7 @@ from spinexr.imaging.sandbox import Sandbox
 from spinexr.inference.predictor import Predictor
 from spinexr.settings import Settings
 from spinexr.web import create_app
-from spinexr.web.errors import STATUS_OF_FAMILY, status_of
+from spinexr.web.errors import NEVER_ANSWERED, STATUS_OF_FAMILY, status_of
 from spinexr.web.models import Models
 from tests import builders
 from tests.fakes import FakeEngine
@@ -301,12 +301,13 @@ def test_a_spool_that_cannot_be_written_is_named(make_app: Callable[..., Flask])
 
 def test_every_error_has_a_code_of_its_own_a_title_and_a_status() -> None:
     classes = all_error_classes()
+    families = (*STATUS_OF_FAMILY, *NEVER_ANSWERED)
     assert len({c.code for c in classes}) == len(classes)
     for cls in classes:
         assert cls.title
         if cls is not SpineXRError:
             error = cls("message")
-            assert any(isinstance(error, family) for family in STATUS_OF_FAMILY)
+            assert any(isinstance(error, family) for family in families)
             assert 400 <= status_of(error) < 600
 
 

@@ -70,11 +70,12 @@ def build(
         NotReferableError
     """
     return tuple(
-        DicomObject(kind, _file(dataset(analysis, kind, codes=codes, now=now))) for kind in kinds
+        DicomObject(kind, as_file(dataset(analysis, kind, codes=codes, now=now))) for kind in kinds
     )
 
 
-def _file(dataset: Dataset) -> bytes:
+def as_file(dataset: Dataset) -> bytes:
+    """An object with its preamble and file meta information (PS3.10)."""
     stream = BytesIO()
     dataset.save_as(stream, enforce_file_format=True)
     return stream.getvalue()
