@@ -1,9 +1,9 @@
 """A driver in a process of its own that is killed at given points, and its workers with it.
 
 `python -m tests.batch.chaos OUT LIST POINTS [ADDRESS]` runs the inputs of a csv. POINTS are
-`driver:N` and `worker:N`, separated by commas: once N inputs are done, that one is killed. With an
-ADDRESS the workers are those of a Dask cluster. Analyses cost nothing, so that what is between
-them is what is tried.
+`driver:N` and `worker:N`, separated by commas: once N inputs are done, that one is killed, a worker
+as soon as no input is under suspicion. With an ADDRESS the workers are those of a Dask cluster.
+Analyses cost nothing, so that what is between them is what is tried.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from spinexr.batch import listing, results
 from spinexr.batch.driver import Driver, Places, Progress
 from spinexr.batch.executor import About, Answer, Executor, Failure, Task
-from spinexr.batch.ledger import Ledger
+from spinexr.batch.ledger import Ledger, State
 from spinexr.batch.local import LocalExecutor
 
 POISON, DEADLY = b"poison", b"deadly"
@@ -74,6 +74,8 @@ def main(out: Path, sheet: str, points: list[Point], address: str | None) -> Non
 
     def kill(progress: Progress) -> None:
         while points and progress.answered + progress.failed >= points[0].done:
+            if points[0].who == "worker" and suspected(ledger):
+                return  # it would die a second time with an input that killed nobody
             victim = os.getpid() if points.pop(0).who == "driver" else pids()[0]
             os.kill(victim, signal.SIGKILL)
 
@@ -85,6 +87,15 @@ def main(out: Path, sheet: str, points: list[Point], address: str | None) -> Non
     results.write_failures(out / "failures.parquet", ledger.failures())
     ledger.close()
     executor.close()
+
+
+def suspected(ledger: Ledger) -> int:
+    """How many inputs without a result have been on a worker as it died."""
+    found = ledger._connection.execute(
+        "SELECT COUNT(*) FROM inputs WHERE deaths > 0 AND state IN (?, ?)",
+        (State.WAITING, State.IN_FLIGHT),
+    )
+    return int(found.fetchone()[0])
 
 
 def _executor(address: str | None) -> tuple[Executor, Callable[[], tuple[int, ...]]]:
