@@ -25,6 +25,9 @@ from spinexr.training.runs import save_whole
 from spinexr.training.select import OperatingPoint
 
 FAMILIARITY = "familiarity.npz"
+_OWN_LICENCE = "MIT"
+# Its authors hold that what their trainer makes is under it: https://www.ultralytics.com/license
+_ULTRALYTICS_LICENCE = "AGPL-3.0 (made with the Ultralytics trainer)"
 
 
 def member_file(root: Path, architecture: str) -> Path:
@@ -93,6 +96,8 @@ def write_detection_manifest(
         preprocessing={"size": size, "intensity": intensity},
     )
     manifest.update(copy.deepcopy(dict(about)))
+    if manifest["licence"] == _OWN_LICENCE:
+        manifest["licence"] = _ULTRALYTICS_LICENCE
     write_json(root / DETECTION_FOLDER / MANIFEST, manifest)
 
 
@@ -111,7 +116,7 @@ def about(
     synthetic = training_data is TrainingData.SYNTHETIC
     return {
         "name": name,
-        "licence": "MIT" if synthetic else "that of the training data",
+        "licence": _OWN_LICENCE if synthetic else "that of the training data",
         "intended_use": (
             "demonstration and tests; results on patients mean nothing"
             if synthetic
