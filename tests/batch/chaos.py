@@ -87,6 +87,8 @@ def main(out: Path, sheet: str, points: list[Point], address: str | None) -> Non
     results.write_failures(out / "failures.parquet", ledger.failures())
     ledger.close()
     executor.close()
+    if points:
+        sys.exit(f"It ended before {points} came.")
 
 
 def suspected(ledger: Ledger) -> int:
