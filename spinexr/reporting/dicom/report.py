@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from highdicom import sr
 from pydicom.dataset import Dataset
@@ -55,15 +57,21 @@ def build(context: Context) -> Dataset:
     return report
 
 
-def _image_result(context: Context, image: Dataset) -> sr.MeasurementsAndQualitativeEvaluations:
+def _image_result(
+    context: Context, image: Dataset
+) -> sr.PlanarROIMeasurementsAndQualitativeEvaluations:
+    """The result for the image, with all of it as its region.
+
+    A group without a region (TID 1501) would do, but OHIF 3.12 and 3.13 show none of the boxes of a
+    report that has one.
+    """
     prediction, concepts = context.analysis.prediction, context.codes.concepts
-    group = sr.MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=sr.TrackingIdentifier(
-            uid=context.uid("tracking", image.SOPInstanceUID), identifier="Image"
-        ),
+    group = _group(
+        context, image, Box(0.0, 0.0, float(image.Columns), float(image.Rows)),
+        uid=context.uid("tracking", image.SOPInstanceUID),
+        identifier="Image",
         finding_type=_concept(concepts["image_result"]),
         algorithm_id=_algorithm(_parameters(context)),
-        finding_sites=_sites(context),
         measurements=[
             sr.Measurement(_concept(concepts[name]), value, standard.UCUM.NoUnits)
             for name, value in (
@@ -74,9 +82,6 @@ def _image_result(context: Context, image: Dataset) -> sr.MeasurementsAndQualita
             sr.QualitativeEvaluation(
                 _concept(concepts["decision"]), _concept(concepts[prediction.decision])
             )
-        ],
-        source_images=[
-            sr.SourceImageForMeasurementGroup(image.SOPClassUID, image.SOPInstanceUID)
         ],
     )  # fmt: skip
     for text in (context.result, *context.caveats):
@@ -90,19 +95,12 @@ def _finding(
     context: Context, image: Dataset, number: int, finding: Finding
 ) -> sr.PlanarROIMeasurementsAndQualitativeEvaluations:
     concepts = context.codes.concepts
-    return sr.PlanarROIMeasurementsAndQualitativeEvaluations(
-        tracking_identifier=sr.TrackingIdentifier(
-            uid=context.uid("tracking", image.SOPInstanceUID, str(number)),
-            identifier=f"Finding {number}",
-        ),
-        referenced_region=sr.ImageRegion(
-            sr.GraphicTypeValues.POLYLINE,
-            corners(finding.box),
-            sr.SourceImageForRegion(image.SOPClassUID, image.SOPInstanceUID),
-        ),
+    return _group(
+        context, image, finding.box,
+        uid=context.uid("tracking", image.SOPInstanceUID, str(number)),
+        identifier=f"Finding {number}: {finding.label}",
         finding_type=_concept(context.codes.finding(finding.label)),
         algorithm_id=_algorithm(),
-        finding_sites=_sites(context),
         measurements=[
             sr.Measurement(
                 _concept(concepts["confidence"]), finding.confidence, standard.UCUM.NoUnits
@@ -114,7 +112,23 @@ def _finding(
                 _concept(concepts["tentative" if finding.tentative else "firm"]),
             )
         ],
+    )  # fmt: skip
+
+
+def _group(
+    context: Context, image: Dataset, box: Box, *, uid: str, identifier: str, **said: Any
+) -> sr.PlanarROIMeasurementsAndQualitativeEvaluations:
+    """What is `said` of a box (TID 1410)."""
+    return sr.PlanarROIMeasurementsAndQualitativeEvaluations(
+        tracking_identifier=sr.TrackingIdentifier(uid=uid, identifier=identifier),
+        referenced_region=sr.ImageRegion(
+            sr.GraphicTypeValues.POLYLINE,
+            corners(box),
+            sr.SourceImageForRegion(image.SOPClassUID, image.SOPInstanceUID),
+        ),
+        finding_sites=_sites(context),
         geometric_purpose=standard.SCT.BoundedBy,
+        **said,
     )
 
 
