@@ -62,8 +62,8 @@ def _image_result(
 ) -> sr.PlanarROIMeasurementsAndQualitativeEvaluations:
     """The result for the image, with all of it as its region.
 
-    A group without a region (TID 1501) would do, but OHIF 3.12 and 3.13 show none of the boxes of a
-    report that has one.
+    A group without a region (TID 1501) would do, but of a report that has one OHIF 3.12 shows
+    nothing.
     """
     prediction, concepts = context.analysis.prediction, context.codes.concepts
     group = _group(
