@@ -6,10 +6,12 @@ are rendered while another request is analysed. No preload: the models must load
 
 import os
 import sys
+import threading
+from typing import Any
 
 from gunicorn.http.unreader import SocketUnreader
 
-from spinexr import spool, tokens
+from spinexr import spool, stopping, tokens
 from spinexr.errors import ConfigurationError
 from spinexr.gunicorn_worker import Worker
 from spinexr.settings import Settings
@@ -41,3 +43,9 @@ loglevel = "warning"
 # What Flask takes at a time. gunicorn would hold up to 1 MB ready, and copy all of what is left of
 # it each time.
 SocketUnreader.max_body_chunk = 64 * 1024
+
+
+def worker_exit(_server: Any, _worker: Any) -> None:
+    """While networks are compiled end at once: nothing stops that, and it would abort the end."""
+    if any(thread.name == stopping.LOADING for thread in threading.enumerate()):
+        os._exit(0)

@@ -106,6 +106,23 @@ def test_without_weights_it_starts_answers_and_ends(tmp_path: Path) -> None:
     assert list((tmp_path / "uploads").iterdir()) == []
 
 
+def test_it_ends_in_order_while_networks_are_compiled(untrained_root: Path, tmp_path: Path) -> None:
+    server = Server(
+        [sys.executable, "app.py"],
+        free_port(),
+        SPINEXR_WEIGHTS=str(untrained_root),
+        SPINEXR_UPLOADS=str(tmp_path / "uploads"),
+        SPINEXR_ENGINES=str(tmp_path / "engines"),
+    )
+    try:
+        server.wait_for_log("compiling")
+    finally:
+        code, log = server.stop()
+    assert code == 0
+    assert "SIG" not in log
+    assert "Traceback" not in log
+
+
 @pytest.mark.parametrize("command", [["app.py"], ["-m", "gunicorn", "app:app"]])
 def test_a_nonsensical_setting_ends_the_start_with_a_sentence(command: list[str]) -> None:
     import subprocess

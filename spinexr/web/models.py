@@ -8,7 +8,7 @@ from time import perf_counter
 
 import structlog
 
-from spinexr import memory
+from spinexr import memory, stopping
 from spinexr.errors import DecoderCrashedError, ModelsNotReadyError, Problem
 from spinexr.imaging.sandbox import Sandbox
 from spinexr.inference.loading import load_predictor
@@ -29,7 +29,7 @@ class Models:
     def __init__(self, load: Callable[[], Predictor]) -> None:
         self._load = load
         self._outcome: Predictor | ModelsNotReadyError = _STARTING
-        self._thread = threading.Thread(target=self._run, name="spinexr-loading", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=stopping.LOADING, daemon=True)
 
     @classmethod
     def for_settings(cls, settings: Settings, sandbox: Sandbox) -> Models:
