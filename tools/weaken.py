@@ -161,6 +161,50 @@ WEAKENINGS: dict[str, Weakening] = {
         "    except (TypeError, ValueError):\n        return None\n",
         "    except ZeroDivisionError:\n        return None\n",
     ),
+    "an end while networks are compiled is an abort": Weakening(
+        "../test_server.py -k are_compiled",
+        "gunicorn.conf.py",
+        "        os._exit(0)",
+        "        pass",
+    ),
+    "what a killed driver had under way is forgotten": Weakening(
+        "test_batch_kills.py",
+        "spinexr/batch/ledger.py",
+        "(State.WAITING, State.IN_FLIGHT)\n",
+        "(State.IN_FLIGHT, State.IN_FLIGHT)\n",
+    ),
+    "whoever was on a worker that died is to blame": Weakening(
+        "test_batch_kills.py",
+        "spinexr/batch/driver.py",
+        "_MOST_DEATHS: Final = 2",
+        "_MOST_DEATHS: Final = 1",
+    ),
+    "a delivery is noted before it is made": Weakening(
+        "../node/test_kills.py",
+        "spinexr/node/loops.py",
+        "            self._sender.send(delivery.data)\n",
+        "            self._queue.delivered(delivery)\n"
+        "            self._sender.send(delivery.data)\n",
+        (
+            (
+                "spinexr/node/loops.py",
+                '        self._queue.delivered(delivery)\n        return "delivered"',
+                '        return "delivered"',
+            ),
+        ),
+    ),
+    "success is said before the queue is on the disk": Weakening(
+        "../node/test_queue.py -k reach_the_disk",
+        "spinexr/node/queue.py",
+        "synchronous = EXTRA",
+        "synchronous = OFF",
+    ),
+    "what was delivered can still be read on the disk": Weakening(
+        "../node/test_queue.py -k is_nowhere",
+        "spinexr/node/queue.py",
+        "secure_delete = ON",
+        "secure_delete = OFF",
+    ),
 }
 
 
