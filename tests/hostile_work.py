@@ -11,7 +11,7 @@ from spinexr.errors import SpineXRError
 from spinexr.imaging import sandbox_worker as worker
 from spinexr.imaging import shared_memory
 
-CRASH, HANG, HOARD, LATE_CRASH = b"crash", b"hang", b"hoard", b"late crash"
+CRASH, HANG, HOARD, LATE_CRASH, TOLD = b"crash", b"hang", b"hoard", b"late crash", b"told"
 
 
 def work(request: worker.Request) -> worker.Reply | SpineXRError:
@@ -19,6 +19,8 @@ def work(request: worker.Request) -> worker.Reply | SpineXRError:
     word = shared_memory.read(request.file, request.file_bytes)
     if word == CRASH:
         os.kill(os.getpid(), signal.SIGSEGV)
+    if word == TOLD:
+        os.kill(os.getpid(), signal.SIGTERM)
     if word == HANG:
         threading.Event().wait()
     if word == HOARD:

@@ -9,10 +9,13 @@ error and nobody else anything.
 from __future__ import annotations
 
 import math
+import signal
+import threading
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from multiprocessing import get_all_start_methods, get_context
 from multiprocessing.context import BaseContext
@@ -22,6 +25,7 @@ from pebble import ProcessExpired, ProcessPool
 
 from spinexr.domain import Radiograph
 from spinexr.errors import (
+    BusyError,
     DecoderCrashedError,
     DecodingMemoryError,
     DecodingTimeoutError,
@@ -32,6 +36,10 @@ from spinexr.imaging import shared_memory
 from spinexr.processors import available_threads
 
 _FILES_PER_WORKER = 500  # what leaks in a decoder leaks for so long
+_TOLD_TO_END = (
+    signal.SIGTERM,
+    -signal.SIGTERM,
+)  # exit codes: by its handler, and before it has one
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +77,9 @@ class Sandbox:
         self.options = options or SandboxOptions()
         self._lost: Counter[str] = Counter()
         self._work = work
-        self._pool = ProcessPool(
-            max_workers=self.options.workers,
-            max_tasks=_FILES_PER_WORKER,
-            initializer=worker.confine,
-            initargs=(self.options.memory_mb, available_threads()),
-            context=_clean_processes(),
-        )
+        self._replacing = threading.Lock()
+        self._closed = False
+        self._pool = self._new_pool()
 
     def read(
         self, data: bytes, *, max_pixels: int, allow_other_body_part: bool = False
@@ -86,7 +90,7 @@ class Sandbox:
             NotDicomError, UnanalysableError: as `reader.read`.
             DecoderCrashedError, DecodingTimeoutError, DecodingMemoryError: the process did not
                 survive the file, or reached a limit.
-            BusyError: too little shared memory is free.
+            BusyError: too little shared memory is free, or the processes were ended from outside.
         """
         name = f"spinexr-{uuid.uuid4().hex}"
         with _shared(f"{name}-file", data) as file:
@@ -134,14 +138,51 @@ class Sandbox:
 
     def close(self) -> None:
         """End the processes, whatever they are doing."""
+        with self._replacing:
+            self._closed = True
         self._pool.stop()  # type: ignore[no-untyped-call]
         self._pool.join()
 
+    def _new_pool(self) -> ProcessPool:
+        return ProcessPool(
+            max_workers=self.options.workers,
+            max_tasks=_FILES_PER_WORKER,
+            initializer=worker.confine,
+            initargs=(self.options.memory_mb, available_threads()),
+            context=_clean_processes(),
+        )
+
+    def _replace(self, broken: ProcessPool) -> None:
+        """A new pool: one that lost an idle process takes no files any more."""
+        with self._replacing:
+            if self._closed or self._pool is not broken:
+                return  # another thread was here before
+            self._pool = self._new_pool()
+        broken.stop()  # type: ignore[no-untyped-call]
+        broken.join()
+
     def _run(self, request: worker.Request) -> worker.Reply:
         try:
-            reply: worker.Reply | SpineXRError = self._pool.schedule(
-                self._work, args=(request,), timeout=self.options.timeout_s
-            ).result()
+            return self._run_once(request)
+        except _EndedError:  # no fault of this file
+            shared_memory.remove(request.pixels)
+        try:
+            return self._run_once(request)
+        except _EndedError as e:
+            raise BusyError("The processes that read files were ended. Try again.") from e
+
+    def _run_once(self, request: worker.Request) -> worker.Reply:
+        pool = self._pool
+        try:
+            future = pool.schedule(self._work, args=(request,), timeout=self.options.timeout_s)
+        except RuntimeError as e:
+            self._replace(pool)
+            raise _EndedError from e
+        try:
+            reply: worker.Reply | SpineXRError = future.result()
+        except BrokenProcessPool as e:
+            self._replace(pool)
+            raise _EndedError from e
         except TimeoutError as e:
             self._lost[DecodingTimeoutError.code] += 1
             raise DecodingTimeoutError(
@@ -149,6 +190,8 @@ class Sandbox:
                 "stopped. The file may be damaged: export or copy it again."
             ) from e
         except ProcessExpired as e:
+            if e.exitcode in _TOLD_TO_END:
+                raise _EndedError from e
             self._lost[DecoderCrashedError.code] += 1
             raise DecoderCrashedError(
                 "The decoder crashed on the image data (7FE0,0010). "
@@ -162,6 +205,10 @@ class Sandbox:
         if isinstance(reply, SpineXRError):
             raise reply
         return reply
+
+
+class _EndedError(Exception):
+    """The process that was to read a file was ended from outside, as with its whole service."""
 
 
 def _clean_processes() -> BaseContext:
@@ -188,4 +235,5 @@ def _shared(name: str, data: bytes) -> Iterator[str]:
         yield name
     finally:
         block.close()
-        block.unlink()
+        with suppress(FileNotFoundError):
+            block.unlink()

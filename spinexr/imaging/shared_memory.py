@@ -6,6 +6,7 @@ would kill the process with SIGBUS, and mapping each page costs more than copyin
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from multiprocessing.shared_memory import SharedMemory
@@ -20,13 +21,18 @@ def create(name: str, data: memoryview) -> SharedMemory:
 
     Raises:
         BusyError: there is too little shared memory, as in containers with Docker's default.
+        MemoryError: this process may not have so much.
     """
-    block = SharedMemory(name, create=True, size=max(1, data.nbytes))
+    block = None
     try:
+        block = SharedMemory(name, create=True, size=max(1, data.nbytes))
         _write(block, data)
     except OSError as e:
-        block.close()
-        block.unlink()
+        if block is not None:
+            block.close()
+            block.unlink()
+        if e.errno == errno.ENOMEM:
+            raise MemoryError from e
         raise BusyError(
             f"There is too little shared memory for {data.nbytes / 1e6:.0f} MB of image. Try "
             "again, send a smaller image, or give the server more (docker run --shm-size)."
@@ -35,8 +41,17 @@ def create(name: str, data: memoryview) -> SharedMemory:
 
 
 def read(name: str, size: int) -> bytes:
-    """The first `size` bytes of a block."""
-    block = SharedMemory(name)
+    """The first `size` bytes of a block.
+
+    Raises:
+        MemoryError: this process may not have so much.
+    """
+    try:
+        block = SharedMemory(name)
+    except OSError as e:
+        if e.errno == errno.ENOMEM:
+            raise MemoryError from e
+        raise
     try:
         if (file := _file(block)) is None:
             return np.ndarray(size, np.uint8, block.buf).tobytes()

@@ -92,6 +92,28 @@ def test_crashes_cost_nobody_else_anything(sandbox: Sandbox) -> None:
     assert_reads(sandbox)
 
 
+def test_a_process_that_is_lost_while_idle_costs_nobody_anything() -> None:
+    sandbox = Sandbox(SandboxOptions(workers=1))
+    sandbox.start()()
+    pool = sandbox._pool
+    (reader,) = pool._pool_manager.worker_manager.workers
+    os.kill(reader, signal.SIGKILL)
+    while pool.active:  # the pool looks for itself
+        pass
+    assert_reads(sandbox)
+    sandbox.close()
+    with pytest.raises(BusyError):
+        assert_reads(sandbox)
+
+
+def test_a_process_that_is_told_to_end_says_nothing_of_its_file(sandbox: Sandbox) -> None:
+    before = sandbox.lost
+    with pytest.raises(BusyError, match="ended"):
+        sandbox.read(hostile_work.TOLD, max_pixels=PIXELS)
+    assert sandbox.lost == before
+    assert_reads(sandbox)
+
+
 def test_memory_beyond_the_limit_is_refused_and_the_process_lives_on(sandbox: Sandbox) -> None:
     with pytest.raises(DecodingMemoryError, match="384 MB"):
         sandbox.read(hostile_work.HOARD, max_pixels=PIXELS)
