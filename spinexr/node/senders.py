@@ -11,7 +11,7 @@ import requests
 from dicomweb_client import DICOMwebClient
 from pydicom.dataset import Dataset
 from pydicom.uid import ImplicitVRLittleEndian
-from pynetdicom import AE, build_context
+from pynetdicom import AE, build_context, evt
 from pynetdicom.association import Association
 
 from spinexr.errors import (
@@ -81,6 +81,7 @@ class DicomSender:
                 contexts=[build_context(dataset.SOPClassUID, [syntax, ImplicitVRLittleEndian])],
                 ae_title=self._destination.ae_title,
                 tls_args=self._tls,
+                evt_handlers=[(evt.EVT_CONN_OPEN, self._limit)],
             )
         except (OSError, RuntimeError) as e:
             raise _unavailable(name, type(e).__name__) from e
@@ -98,6 +99,10 @@ class DicomSender:
             if association.is_established:
                 association.release()
         _judge(name, status)
+
+    def _limit(self, event: evt.Event) -> None:
+        """Wait no longer for each piece to be taken; the library would for ever."""
+        event.assoc.dul.socket.socket.settimeout(self._destination.timeout_s)
 
     def _not_let_in(self, association: Association) -> Exception:
         name = self._destination.name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -92,6 +93,28 @@ def test_one_that_takes_the_call_and_never_answers_is_unavailable(scheme: str) -
         there = destination(silent.getsockname()[1], scheme=scheme, timeout_s=0.2)
         with pytest.raises(DestinationUnavailableError):
             senders.to(there, ae_title=peers.NODE).send(report())
+
+
+def test_one_that_stops_reading_is_unavailable(archive: Archive) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as between:
+        between.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        there = destination(between.getsockname()[1], timeout_s=0.5)
+        enough = threading.Event()
+        relay = threading.Thread(target=let_in, args=(between, archive.port, enough))
+        relay.start()
+        with pytest.raises(DestinationUnavailableError):
+            senders.to(there, ae_title=peers.NODE).send(report(more=bytes(20_000_000)))
+        enough.set()
+        relay.join()
+
+
+def let_in(between: socket.socket, port: int, enough: threading.Event) -> None:
+    """Hand on what makes an association, and nothing after it."""
+    caller, _ = between.accept()
+    with caller, socket.create_connection(("127.0.0.1", port)) as archive:
+        archive.sendall(caller.recv(65536))
+        caller.sendall(archive.recv(65536))
+        enough.wait()
 
 
 def test_tls_judges_the_archive_s_certificate(tmp_path: Path) -> None:
