@@ -160,6 +160,7 @@ def _opened(stack: ExitStack, settings: Settings) -> Node:
     tls = network.server_context(chosen.tls) if chosen.tls is not None else None
     stack.enter_context(held(settings.node_queue))
     queue = _queue(stack, settings)
+    _check_waiting(queue, chosen)
     sandbox = Sandbox(settings.sandbox_options)
     stack.callback(sandbox.close)
     wait = sandbox.start()
@@ -197,6 +198,17 @@ def _opened(stack: ExitStack, settings: Settings) -> Node:
         dropped=chosen.dropped,
         bundle=predictor.fingerprint,
     )
+
+
+def _check_waiting(queue: Queue, chosen: Configuration) -> None:
+    """That nothing waits for a destination which nobody would deliver to."""
+    known = {d.name for d in chosen.destinations}
+    if lost := {name: n for name, n in queue.counts.waiting.items() if name not in known}:
+        shown = ", ".join(f"{name} ({number})" for name, number in sorted(lost.items()))
+        raise ConfigurationError(
+            f"Objects in the queue wait for destinations that SPINEXR_NODE_CONFIG does not name: "
+            f"{shown}. Name them until the objects are delivered."
+        )
 
 
 def _check_open(settings: Settings, chosen: Configuration) -> None:

@@ -156,6 +156,7 @@ class Queue:
         self._seal: Seal = seal or NoSeal()
         self._max_bytes = max_bytes
         self._lock = threading.RLock()
+        self._begun: int | None = None  # what this process has begun to analyse
         self._folder = folder
         self.changed = threading.Condition()
         try:
@@ -217,8 +218,9 @@ class Queue:
                     if known[0] == content:
                         return None
                     raise InstanceDiffersError(
-                        "An object with this SOP Instance UID (0008,0018) and other content is "
-                        "being worked on. Send it again once that is delivered."
+                        "An object with this SOP Instance UID (0008,0018) and other content is in "
+                        "the queue. Send it again once that is delivered or, where it is a dead "
+                        "letter, dropped (python -m spinexr node letters list)."
                     )
                 self._refuse_too_much(len(data))
                 connection.execute(
@@ -235,7 +237,10 @@ class Queue:
         return request
 
     def next_received(self) -> Received | None:
-        """The oldest object that is to be analysed; notes that it is begun."""
+        """The oldest object that is to be analysed; notes that it is begun.
+
+        Begun again by the same process, as after a full disk, it is no further death.
+        """
         with self._writing() as connection:
             row = connection.execute(
                 "SELECT number, request, caller, deaths, attempts, data FROM objects"
@@ -244,8 +249,14 @@ class Queue:
             ).fetchone()
             if row is None:
                 return None
-            connection.execute("UPDATE objects SET deaths = deaths + 1 WHERE number = ?", (row[0],))
-        number, request, caller, deaths, attempts, data = row
+            number, request, caller, deaths, attempts, data = row
+            if number == self._begun:
+                deaths -= 1
+            else:
+                connection.execute(
+                    "UPDATE objects SET deaths = deaths + 1 WHERE number = ?", (number,)
+                )
+        self._begun = number
         opened = self._seal.open(data, f"object {request}")
         return Received(number, request, caller, deaths, attempts, opened)
 
@@ -260,6 +271,7 @@ class Queue:
                 "UPDATE objects SET deaths = ?, attempts = attempts + ? WHERE number = ?",
                 (received.deaths, int(failed), received.number),
             )
+        self._begun = None
 
     def analysed(self, received: Received, outputs: Sequence[Output]) -> None:
         """Its objects take its place; with nothing to deliver it is gone."""

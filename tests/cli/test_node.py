@@ -12,13 +12,14 @@ import pytest
 from click.testing import CliRunner, Result
 
 from spinexr.cli import main
-from spinexr.node.queue import Queue, held
+from spinexr.domain import ObjectKind
+from spinexr.node.queue import Output, Queue, held
 from tests.processes import Server, free_port
 
 pytest.importorskip("pynetdicom", reason="requirements-node.txt is not installed")
 pytest.importorskip("cryptography", reason="requirements-node.txt is not installed")
 from tests.node import peers
-from tests.node.peers import Archive, radiograph
+from tests.node.peers import LIMIT, NOW, Archive, radiograph
 
 TOML = """
 callers = ["CR1"]
@@ -64,6 +65,20 @@ def test_what_keeps_it_from_starting_is_said(
     done = spinexr("node", **settings(tmp_path, configuration, **changes))
     assert done.exit_code == 1, done.output
     assert why in done.output
+
+
+def test_what_waits_for_a_destination_that_is_gone_keeps_it_from_starting(
+    tmp_path: Path, configuration: Path
+) -> None:
+    queue = Queue(tmp_path / "queue", max_bytes=LIMIT)
+    queue.receive(b"image", instance="1.2", caller="CR1", now=NOW)
+    received = queue.next_received()
+    assert received is not None
+    queue.analysed(received, [Output(ObjectKind.REPORT, b"report", ("earlier",))])
+    queue.close()
+    done = spinexr("node", **settings(tmp_path, configuration))
+    assert done.exit_code == 1
+    assert "earlier (1)" in done.output
 
 
 def test_a_package_that_is_not_installed_is_named(

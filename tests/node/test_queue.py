@@ -123,6 +123,19 @@ def test_what_was_begun_when_the_process_ended_is_begun_again(tmp_path: Path) ->
     second.close()
 
 
+def test_what_one_process_begins_again_and_again_has_killed_nobody(tmp_path: Path) -> None:
+    first = Queue(tmp_path, max_bytes=LIMIT)
+    receive(first)
+    begun = [first.next_received() for _ in range(5)]
+    assert [b.deaths for b in begun if b] == [0] * 5
+    first.close()
+    second = Queue(tmp_path, max_bytes=LIMIT)
+    again = second.next_received()
+    assert again is not None
+    assert again.deaths == 1
+    second.close()
+
+
 def test_more_than_it_may_hold_is_refused_and_there_is_room_again_afterwards(
     tmp_path: Path,
 ) -> None:
