@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 from spinexr import __version__
 from spinexr.analysis import analyse
@@ -20,7 +17,6 @@ from spinexr.batch.sources import Sources
 from spinexr.domain import Analysis, DetectPolicy, Read
 from spinexr.errors import ModelsNotReadyError, Problem, SpineXRError
 from spinexr.imaging.sandbox import Sandbox, SandboxOptions
-from spinexr.inference.bundle import Bundle
 from spinexr.inference.engines import EngineOptions
 from spinexr.inference.engines.base import Engine
 from spinexr.inference.loading import load_predictor
@@ -82,7 +78,9 @@ class OpenWorker:
         sandbox = Sandbox(dataclasses.replace(self.sandbox, keep=self.options.read_keywords))
         try:
             wait = sandbox.start()
-            predictor = load_predictor(self.weights, self.engine, queue=slots)
+            predictor = load_predictor(
+                self.weights, self.engine, queue=slots, readers=self.sandbox.workers
+            )
             wait()
             self._check_precision(predictor.engine)
         except BaseException:
@@ -123,11 +121,10 @@ class Worker:
         self._predictor, self._read, self._options = predictor, read, options
         self._sandbox = sandbox
         self._sources = Sources(max_bytes=options.max_bytes, credentials=options.credentials)
-        self._sha256 = bundle_sha256(predictor)
         self.about = About(
             identity={
                 "bundle": predictor.summary.name,
-                "bundle_sha256": self._sha256,
+                "bundle_sha256": predictor.fingerprint,
                 "engine": predictor.engine.name,
                 "device": predictor.engine.device,
                 "precision": predictor.engine.precision.value,
@@ -162,7 +159,7 @@ class Worker:
         row = results.row(
             analysis,
             precision=self._predictor.engine.precision.value,
-            bundle_sha256=self._sha256,
+            bundle_sha256=self._predictor.fingerprint,
             software=__version__,
             fetch_ms=fetch_ms,
             kept=self._kept(analysis.radiograph.kept, task),
@@ -189,20 +186,3 @@ class Worker:
         known: dict[str, str | None] = dict(values)
         known[results.ADDRESS] = str(task.address)
         return {keyword: known.get(keyword) for keyword in self._options.keep}
-
-
-def bundle_sha256(predictor: Predictor) -> str:
-    """SHA-256 over the networks and over every number of the manifests that a result depends on."""
-    profile = {
-        "networks": predictor.fingerprint,
-        "ensemble": _plain(predictor.bundle.ensemble, predictor.bundle),
-        "detector": _plain(predictor.bundle.detector, predictor.bundle),
-    }
-    return hashlib.sha256(json.dumps(profile, sort_keys=True).encode()).hexdigest()
-
-
-def _plain(spec: Any, bundle: Bundle) -> Any:
-    def default(value: object) -> str:
-        return bundle.relative(value) if isinstance(value, Path) else str(value)
-
-    return json.loads(json.dumps(dataclasses.asdict(spec), default=default))

@@ -164,7 +164,9 @@ def _opened(stack: ExitStack, settings: Settings) -> Node:
     sandbox = Sandbox(settings.sandbox_options)
     stack.callback(sandbox.close)
     wait = sandbox.start()
-    predictor = load_predictor(settings.weights, settings.engine_options, queue=settings.queue)
+    predictor = load_predictor(
+        settings.weights, settings.engine_options, queue=settings.queue, readers=settings.readers
+    )
     stack.callback(predictor.close)
     wait()
     metrics = Metrics(lambda: queue.counts, tuple(d.name for d in chosen.destinations))

@@ -14,7 +14,7 @@ from spinexr.inference.predictor import Predictor
 
 
 def load_predictor(
-    weights: Path, options: EngineOptions | None = None, *, queue: int = 4
+    weights: Path, options: EngineOptions | None = None, *, queue: int = 4, readers: int = 2
 ) -> Predictor:
     """Load the bundle below `weights` and run every network once.
 
@@ -24,7 +24,7 @@ def load_predictor(
     bundle = load_bundle(weights)
     known = _familiarity(bundle)
     engine = engines.create(bundle, options or EngineOptions())
-    predictor = Predictor(bundle, engine, queue, known)
+    predictor = Predictor(bundle, engine, queue, known, readers)
     try:
         predictor.warm_up()
         allocator.give_back_now()

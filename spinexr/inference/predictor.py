@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import json
 import math
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from time import perf_counter
 from types import MappingProxyType
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +38,7 @@ from spinexr.inference.transforms import Grey
 # A radiograph of the shape most of VinDr-SpineXR has, small: what a warm-up runs on.
 _WARM_UP_SHAPE: Final = (448, 293)
 # One image that the networks look at, and one that is being read meanwhile.
-_MOST_DECODED: Final = 2
+_LEAST_DECODED: Final = 2
 
 _T = TypeVar("_T")
 
@@ -54,21 +57,28 @@ class Predictor:
 
     Model objects may not be shared between threads, so all of them run on one thread of their own.
     Whoever analyses takes one of `queue` places for the whole of it; beyond them the next one is
-    refused at once. Of those that have a place, only so many are decoded as keep the thread busy:
-    pixels take more memory than files.
+    refused at once. Of those that have a place, only so many are decoded as keep the thread busy,
+    or as there are `readers`: pixels take more memory than files.
+
+    fingerprint: SHA-256 over the networks' own, every number of the manifests that a result depends
+    on, and the precision: what answered.
     """
 
     bundle: Bundle
     engine: Engine
     queue: int = 4
     familiarity: familiarity.Familiarity | None = None
+    readers: int = _LEAST_DECODED
+    fingerprint: str = field(init=False)
     _places: _Places = field(init=False, repr=False)
     _decoded: threading.BoundedSemaphore = field(init=False, repr=False)
     _thread: ThreadPoolExecutor = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_places", _Places(self.queue))
-        object.__setattr__(self, "_decoded", threading.BoundedSemaphore(_MOST_DECODED))
+        decoded = max(_LEAST_DECODED, self.readers)
+        object.__setattr__(self, "_decoded", threading.BoundedSemaphore(decoded))
+        object.__setattr__(self, "fingerprint", _fingerprint(self.bundle, self.engine))
         object.__setattr__(
             self, "_thread", ThreadPoolExecutor(1, thread_name_prefix="spinexr-inference")
         )
@@ -77,12 +87,6 @@ class Predictor:
     def taken(self) -> int:
         """How many of the places are taken now."""
         return self._places.taken
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 over the networks' own: which weights answered."""
-        named = "".join(f"{m.name} {m.sha256}\n" for m in self.engine.models)
-        return hashlib.sha256(named.encode()).hexdigest()
 
     @property
     def summary(self) -> BundleSummary:
@@ -265,3 +269,20 @@ class _Stages:
         result = work()
         self.ms[name] = (perf_counter() - start) * 1000.0
         return result
+
+
+def _fingerprint(bundle: Bundle, engine: Engine) -> str:
+    profile = {
+        "networks": {m.name: m.sha256 for m in engine.models},
+        "precision": engine.precision.value,
+        "ensemble": _plain(bundle.ensemble, bundle),
+        "detector": _plain(bundle.detector, bundle),
+    }
+    return hashlib.sha256(json.dumps(profile, sort_keys=True).encode()).hexdigest()
+
+
+def _plain(spec: Any, bundle: Bundle) -> Any:
+    def default(value: object) -> str:
+        return bundle.relative(value) if isinstance(value, Path) else str(value)
+
+    return json.loads(json.dumps(dataclasses.asdict(spec), default=default))

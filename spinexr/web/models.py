@@ -39,7 +39,10 @@ class Models:
             wait = sandbox.start()
             try:
                 predictor = load_predictor(
-                    settings.weights, settings.engine_options, queue=settings.queue
+                    settings.weights,
+                    settings.engine_options,
+                    queue=settings.queue,
+                    readers=settings.readers,
                 )
                 wait()
             except DecoderCrashedError as e:

@@ -9,7 +9,7 @@ import pytest
 
 from spinexr.batch.address import Address
 from spinexr.batch.executor import Failure, Task
-from spinexr.batch.work import OpenWorker, Options, bundle_sha256
+from spinexr.batch.work import OpenWorker, Options
 from spinexr.domain import DetectPolicy
 from spinexr.errors import ModelsNotReadyError
 from spinexr.imaging.sandbox import SandboxOptions
@@ -48,7 +48,7 @@ def test_the_bundle_s_hash_changes_with_any_number_that_results_depend_on() -> N
 def sha256(bundle: object) -> str:
     predictor = Predictor(bundle, FakeEngine())  # type: ignore[arg-type]
     predictor.close()
-    return bundle_sha256(predictor)
+    return predictor.fingerprint
 
 
 def test_workers_that_would_answer_differently_have_another_identity() -> None:

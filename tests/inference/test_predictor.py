@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +11,7 @@ import pytest
 
 from spinexr.analysis import analyse
 from spinexr.domain import Agreement, DetectPolicy, Prediction, Radiograph
-from spinexr.errors import BusyError, ModelOutputError
+from spinexr.errors import BusyError, DeadlineError, ModelOutputError
 from spinexr.inference.bundle import Flip, Intensity
 from spinexr.inference.engines.base import ClassifierOutput, RawDetections
 from spinexr.inference.predictor import Predictor
@@ -247,3 +248,13 @@ def test_candidates_are_every_box_and_change_nothing_else(
     assert len(prediction.candidates) == 2
     assert prediction.findings is None  # the image is normal and nothing was to be shown
     assert ask(predictor).candidates == ()
+
+
+def test_as_many_images_are_read_at_once_as_there_are_readers() -> None:
+    predictor = Predictor(fake_bundle(), FakeEngine(), 8, readers=4)
+    with ExitStack() as stack:
+        for _ in range(4):
+            stack.enter_context(predictor.place(timeout_s=0))
+        with pytest.raises(DeadlineError), predictor.place(timeout_s=0):
+            pass
+    predictor.close()

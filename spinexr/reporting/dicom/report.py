@@ -156,7 +156,7 @@ def _parameters(context: Context) -> list[str]:
         text[:_LONGEST_PARAMETER]
         for text in (
             f"Weights: {analysis.bundle.name}",
-            f"Weights SHA-256: {analysis.fingerprint}",
+            f"Bundle SHA-256: {analysis.fingerprint}",
             f"Ensemble: {members}",
             f"Engine: {analysis.engine}",
         )
