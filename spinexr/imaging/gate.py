@@ -35,6 +35,12 @@ BURNED_IN = Notice(
     "Look before you pass the image on.",
 )
 
+FOR_PROCESSING = Notice(
+    "for_processing",
+    "The file holds an image for processing, as the detector gave it, not as it is displayed. The "
+    "weights may never have seen such images. Send the one for presentation if there is one.",
+)
+
 # CR and DX are projection radiography; RG is the retired code that film digitisers still write.
 RADIOGRAPH_MODALITIES = ("CR", "DX", "RG")
 _RADIOGRAPH_SOP_CLASSES = (
@@ -96,6 +102,8 @@ def check_header(dataset: Dataset, *, allow_other_body_part: bool) -> tuple[Noti
     notices += _check_body_part(dataset, allow=allow_other_body_part)
     if header.text(dataset, "BurnedInAnnotation").upper() not in ("", "NO"):
         notices.append(BURNED_IN)
+    if _is_for_processing(dataset):
+        notices.append(FOR_PROCESSING)
     return tuple(notices)
 
 
@@ -193,11 +201,20 @@ def _check_pixel_module(dataset: Dataset) -> None:
         )
 
 
+def _is_for_processing(dataset: Dataset) -> bool:
+    """PS3.3 C.8.11.1: DX images come in pairs, raw and as displayed."""
+    intent = header.text(dataset, "PresentationIntentType").upper()
+    sop_class = header.text(dataset, "SOPClassUID")
+    return intent == "FOR PROCESSING" or sop_class == uid.DigitalXRayImageStorageForProcessing
+
+
 def _check_body_part(dataset: Dataset, *, allow: bool) -> Iterator[Notice]:
     named_spine, unknown = False, ""
     for keyword in _REGION_KEYWORDS:
         text = _region_text(dataset, keyword)
         region = region_named_by(text, coded=keyword in _CODED_KEYWORDS)
+        if region == "other" and keyword == "StudyDescription" and named_spine:
+            continue  # one image of a study of several regions
         named_spine |= region == "spine"
         if keyword in _CODED_KEYWORDS and text and region is None:
             unknown = f"{header.label(keyword)} reads {text!r}, which SpineXR does not know. "

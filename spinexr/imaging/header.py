@@ -161,15 +161,29 @@ def shown_names() -> tuple[str, ...]:
 
 
 def pixel_spacing(dataset: Dataset) -> PixelSpacing | None:
-    """PixelSpacing where the file has it, else ImagerPixelSpacing, else None."""
-    for source in (SpacingSource.PIXEL_SPACING, SpacingSource.IMAGER_PIXEL_SPACING):
-        values = numbers(dataset, source.value)
-        if len(values) == 2 and values[0] and values[1]:
-            try:
-                return PixelSpacing(values[0], values[1], source)
-            except ValueError:
-                continue
-    return None
+    """PixelSpacing where the file has it, else ImagerPixelSpacing, else None.
+
+    Where both say the same and no calibration is named, it is the spacing at the detector, not
+    corrected for magnification (PS3.3 10.7.1.3).
+    """
+    calibrated, imager = (
+        _spacing(dataset, source)
+        for source in (SpacingSource.PIXEL_SPACING, SpacingSource.IMAGER_PIXEL_SPACING)
+    )
+    if calibrated is None or imager is None:
+        return calibrated or imager
+    same = (calibrated.row_mm, calibrated.column_mm) == (imager.row_mm, imager.column_mm)
+    return imager if same and not text(dataset, "PixelSpacingCalibrationType") else calibrated
+
+
+def _spacing(dataset: Dataset, source: SpacingSource) -> PixelSpacing | None:
+    values = numbers(dataset, source.value)
+    if len(values) != 2 or not values[0] or not values[1]:
+        return None
+    try:
+        return PixelSpacing(values[0], values[1], source)
+    except ValueError:
+        return None
 
 
 def _number(value: object) -> float | None:

@@ -22,7 +22,7 @@ from pydicom.filewriter import write_dataset
 
 from spinexr.analysis import UNFAMILIAR
 from spinexr.domain import Analysis, Source
-from spinexr.imaging.gate import BODY_PART_UNKNOWN, BURNED_IN
+from spinexr.imaging.gate import BODY_PART_UNKNOWN, BURNED_IN, FOR_PROCESSING
 
 NOW = datetime(2000, 1, 1)  # Content Date must be there: one that says nothing
 METHOD = "SpineXR: made from an excerpt without identity, UIDs by keyed hash"
@@ -36,7 +36,7 @@ _KEPT = (
 )  # fmt: skip
 _EXPLAINED = ("LUTExplanation", "ModalityLUTType")
 # Others quote the file.
-_FIXED_NOTICES = (UNFAMILIAR, BODY_PART_UNKNOWN, BURNED_IN)
+_FIXED_NOTICES = (UNFAMILIAR, BODY_PART_UNKNOWN, BURNED_IN, FOR_PROCESSING)
 
 
 def deidentified(analysis: Analysis, *, salt: bytes, body_parts: Collection[str]) -> Analysis:

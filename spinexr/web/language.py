@@ -69,8 +69,8 @@ def texts_of_the_core() -> tuple[str, ...]:
     from spinexr.web.samples import shipped
 
     notices = (
-        UNFAMILIAR, gate.BODY_PART_UNKNOWN, gate.BURNED_IN, display.MODALITY_LUT_IGNORED,
-        display.VOI_LUT_IGNORED, display.WINDOW_IGNORED,
+        UNFAMILIAR, gate.BODY_PART_UNKNOWN, gate.BURNED_IN, gate.FOR_PROCESSING,
+        display.MODALITY_LUT_IGNORED, display.VOI_LUT_IGNORED, display.WINDOW_IGNORED,
     )  # fmt: skip
 
     return tuple(

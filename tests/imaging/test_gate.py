@@ -78,6 +78,27 @@ def test_descriptions_that_name_another_part_are_refused(
     assert tag in e.value.message
 
 
+def test_an_image_of_the_spine_from_a_study_of_several_regions_passes() -> None:
+    assert check(BodyPartExamined="LSPINE", StudyDescription="XR PELVIS") == []
+
+
+def test_a_series_of_another_part_is_refused_whatever_the_body_part_says() -> None:
+    with pytest.raises(errors.OtherBodyPartError):
+        check(BodyPartExamined="LSPINE", SeriesDescription="CHEST PA")
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"PresentationIntentType": "FOR PROCESSING"},
+        {"SOPClassUID": uid.DigitalXRayImageStorageForProcessing},
+    ],
+)
+def test_an_image_for_processing_is_warned_of(attributes: dict[str, Any]) -> None:
+    assert check(**attributes) == ["for_processing"]
+    assert check(PresentationIntentType="FOR PRESENTATION") == []
+
+
 @pytest.mark.parametrize(
     "description",
     ["HEADER CHECK", "HANDHELD DETECTOR", "C-ARM LATERAL", "ARMSTRONG PROTOCOL", "LEGACY SYSTEM"],

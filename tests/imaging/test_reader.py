@@ -32,6 +32,22 @@ def test_pixel_spacing_goes_before_imager_pixel_spacing() -> None:
     assert radiograph.spacing.source is SpacingSource.PIXEL_SPACING
 
 
+@pytest.mark.parametrize(
+    ("calibration", "source"),
+    [("", SpacingSource.IMAGER_PIXEL_SPACING), ("GEOMETRY", SpacingSource.PIXEL_SPACING)],
+)
+def test_two_equal_spacings_are_that_of_the_detector_unless_calibrated(
+    calibration: str, source: SpacingSource
+) -> None:
+    attributes = {
+        "ImagerPixelSpacing": [0.2, 0.2], "PixelSpacing": [0.2, 0.2],
+        "PixelSpacingCalibrationType": calibration,
+    }  # fmt: skip
+    radiograph = reader.read(builders.dicom(attributes=attributes), max_pixels=PIXELS)
+    assert radiograph.spacing is not None
+    assert radiograph.spacing.source is source
+
+
 @pytest.mark.parametrize("spacing", [[0, 0], [-1, 1], [0.1]])
 def test_nonsensical_spacing_is_no_spacing(spacing: list[float]) -> None:
     data = builders.dicom(attributes={"PixelSpacing": spacing})
