@@ -104,11 +104,7 @@ class OutputFolder:
             raise BatchError(f"{self.results} is there and no batch made it; choose another.")
 
     def _identity(self) -> dict[str, Any] | None:
-        try:
-            found: dict[str, Any] = json.loads((self.root / _IDENTITY).read_text("utf-8"))
-        except FileNotFoundError:
-            return None
-        return found
+        return self._read_json(_IDENTITY)
 
     def _earlier(self, identity: Mapping[str, Any]) -> Path:
         text = json.dumps(dict(identity), sort_keys=True).encode()
@@ -120,9 +116,8 @@ class OutputFolder:
         self._finish_move()
 
     def _finish_move(self) -> None:
-        try:
-            note = json.loads((self.root / _MOVE).read_text("utf-8"))
-        except FileNotFoundError:
+        note = self._read_json(_MOVE)
+        if note is None:
             return
         source, target = self.root / note["source"], self.root / note["target"]
         target.mkdir(parents=True, exist_ok=True)
@@ -133,14 +128,29 @@ class OutputFolder:
             source.rmdir()
         (self.root / _MOVE).unlink()
 
+    def _read_json(self, name: str) -> dict[str, Any] | None:
+        file = self.root / name
+        try:
+            found: dict[str, Any] = json.loads(file.read_text("utf-8"))
+        except FileNotFoundError:
+            return None
+        except ValueError as e:
+            raise BatchError(f"{file} is damaged: choose another folder.") from e
+        return found
+
     def _read_salt(self) -> bytes:
         """Of all result sets of the folder, so that they can be compared."""
         file = self.root / _SALT
-        with contextlib.suppress(FileExistsError):
-            descriptor = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        if not file.exists():  # the lock is held
+            partial = file.with_name(f".{_SALT}.partial")
+            descriptor = os.open(partial, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
             with os.fdopen(descriptor, "w") as stream:
                 stream.write(secrets.token_hex(_SALT_BYTES))
-        salt = bytes.fromhex(file.read_text("ascii"))
+            partial.replace(file)
+        try:
+            salt = bytes.fromhex(file.read_text("ascii"))
+        except ValueError:
+            salt = b""
         if len(salt) != _SALT_BYTES:
             raise BatchError(f"{file} is damaged: without it, hashes of instances would change.")
         return salt

@@ -53,6 +53,7 @@ class LocalExecutor(Executor):
         self._number = workers
         self._workers: list[_Worker] = []
         self._about: About | None = None
+        self._failure: SpineXRError | None = None
 
     def start(self) -> About:
         self._workers = [self._begin() for _ in range(self._number)]
@@ -73,6 +74,8 @@ class LocalExecutor(Executor):
             worker.pipe.send(task)
 
     def wait(self, timeout_s: float) -> Sequence[Event]:
+        if self._failure is not None:
+            raise self._failure
         events: list[Event] = []
         ready = connection.wait([w.pipe for w in self._workers], timeout_s)
         for worker in [w for w in self._workers if w.pipe in ready]:
@@ -83,7 +86,10 @@ class LocalExecutor(Executor):
                     events.append(done)
             except (EOFError, OSError):
                 events.append(Lost(tuple(sorted(worker.under_way))))
-                self._replace(worker)
+                try:
+                    self._replace(worker)
+                except SpineXRError as e:
+                    self._failure = e  # for the next call: what there is counts first
         return events
 
     def close(self) -> None:

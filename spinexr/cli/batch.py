@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import sqlite3
 import sys
 import threading
 import time
@@ -149,6 +150,8 @@ def batch(
         fail(e.message)
     except OSError as e:
         fail(str(e))
+    except sqlite3.Error as e:
+        fail(f"The ledger in {out} cannot be used: {e}. Make room, or choose another folder.")
     except KeyboardInterrupt:  # while the networks were loaded
         finished = False
     if not finished:

@@ -91,3 +91,15 @@ def test_results_of_somebody_else_are_not_mixed_with_ours(tmp_path: Path) -> Non
     (tmp_path / "results").mkdir()
     with pytest.raises(BatchError, match="no batch made it"):
         OutputFolder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("set.json", '{"bundle'), ("salt", ""), ("salt", "no salt")]
+)
+def test_a_damaged_file_of_the_folder_is_named(tmp_path: Path, name: str, content: str) -> None:
+    first = OutputFolder(tmp_path)
+    first.choose(ONE)
+    first.close()
+    (tmp_path / name).write_text(content)
+    with pytest.raises(BatchError, match=f"{name} is damaged"):
+        OutputFolder(tmp_path)

@@ -70,6 +70,17 @@ def test_workers_that_cannot_begin_say_why() -> None:
         executor.close()
 
 
+def test_what_was_answered_or_lost_counts_before_a_worker_that_cannot_begin_again(
+    executor: LocalExecutor, tmp_path: Path
+) -> None:
+    (tmp_path / "deadly").write_bytes(KILL)
+    executor._open = OpenNone()
+    executor.submit(Task(1, Address(str(tmp_path / "deadly"))))
+    assert events(executor, 1) == [Lost((1,))]
+    with pytest.raises(ModelsNotReadyError):
+        executor.wait(0)
+
+
 def test_a_batch_names_the_file_that_kills_its_workers_and_answers_the_others(
     executor: LocalExecutor, tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -11,8 +12,10 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 
 from spinexr.batch.driver import Progress
+from spinexr.cli import main
 from spinexr.cli.batch import text_of
 from tests import builders
 from tests.processes import ROOT, environment, spinexr
@@ -117,6 +120,18 @@ def test_a_batch_without_weights_names_the_files(tmp_path: Path, radiographs: Pa
     assert done.returncode == 1
     assert "resnet50_optimized/model_best.pth" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_ledger_that_cannot_be_used_is_named(
+    tmp_path: Path, radiographs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(sys.modules["spinexr.cli.batch"], "_run", full)
+    done = CliRunner().invoke(main, ["batch", str(radiographs), "--out", str(tmp_path / "out")])
+    assert done.exit_code == 1
+    assert "database or disk is full. Make room" in done.output
 
 
 def test_the_line_of_progress_holds_rate_time_left_and_failures() -> None:
