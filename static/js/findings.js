@@ -14,7 +14,10 @@ export function linkFindings(result, viewer, findings) {
         one.addEventListener(type, () => other.classList.remove("linked"));
       }
     }
-    const show = () => viewer.show(findings[number - 1].box);
+    const show = () => {
+      viewer.show(findings[number - 1].box);
+      viewer.root.scrollIntoView({ block: "nearest" }); // on a phone it is far above the table
+    };
     row.tabIndex = 0;
     row.addEventListener("click", show);
     for (const element of [row, box]) {

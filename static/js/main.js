@@ -11,13 +11,18 @@ import { Worklist, filesOf } from "./worklist.js";
 
 const views = new Map(); // by number in the history: what <main> was, and the title
 let shown = 0;
+let front = null; // the form's page and what takes files for it, once there is one
+let requests = 0; // sent so far: of two, the later one is what is waited for
 history.replaceState({ view: shown }, "");
 
 enhance(document.querySelector("main"), null);
 offerThemes(document.querySelector("[data-role='theme']"));
 
 window.addEventListener("popstate", ({ state }) => {
-  const view = views.get(state?.view);
+  if (!state || state.view === shown) {
+    return; // a jump within the page
+  }
+  const view = views.get(state.view);
   if (!view) {
     location.reload();
     return;
@@ -127,17 +132,24 @@ function offerThemes(button) {
 }
 
 async function send(action, form, source, status) {
+  requests += 1;
+  const mine = requests;
   status.busy(say("analysing"));
   try {
-    const { page } = await analyse(action, form, (share) =>
-      status.busy(share < 1 ? say("uploading", { percent: Math.round(100 * share) }) : say("analysing")),
-    );
-    show(page, source);
+    const { page } = await analyse(action, form, (share) => {
+      if (mine === requests) {
+        status.busy(share < 1 ? say("uploading", { percent: Math.round(100 * share) }) : say("analysing"));
+      }
+    });
+    if (mine === requests) {
+      show(page, source);
+      status.idle();
+    }
   } catch (error) {
-    status.failed(error.userMessage ?? say("network"));
-    return;
+    if (mine === requests) {
+      status.failed(error.userMessage ?? say("network"));
+    }
   }
-  status.idle();
 }
 
 function statusOf(main) {
@@ -168,6 +180,8 @@ function enhanceUpload(form) {
     const options = [...new FormData(form)].filter(([name]) => name !== "file");
     input.value = ""; // so that the same file can be chosen again
     if (files.length > 1) {
+      requests += 1; // what was sent alone is waited for no longer
+      statusOf(main).idle();
       const worklist = new Worklist({
         limits: form.dataset, options, action: form.action, openResult: enhanceResult,
       });
@@ -190,20 +204,31 @@ function enhanceUpload(form) {
   input.addEventListener("change", () => take([...input.files]));
   const folder = form.querySelector("[data-role='folder']");
   folder.closest("label").hidden = false;
-  folder.addEventListener("change", () => take([...folder.files]));
+  folder.addEventListener("change", () => {
+    const files = [...folder.files];
+    folder.value = "";
+    take(files);
+  });
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     take([...input.files]);
   });
   form.addEventListener("dragover", () => form.classList.add("drop-over"));
   form.addEventListener("dragleave", () => form.classList.remove("drop-over"));
-  form.addEventListener("drop", async (event) => {
-    form.classList.remove("drop-over");
-    take(await filesOf(event.dataTransfer));
-  });
+  form.addEventListener("drop", () => form.classList.remove("drop-over"));
+  front = { main, title: document.title, take };
 }
 
-// A file dropped beside the form must not replace the page by a download of itself.
-for (const type of ["dragover", "drop"]) {
-  window.addEventListener(type, (event) => event.preventDefault());
-}
+// A file dropped anywhere is taken, and never replaces the page by a download of itself.
+window.addEventListener("dragover", (event) => event.preventDefault());
+window.addEventListener("drop", async (event) => {
+  event.preventDefault();
+  if (document.querySelector(".worklist") || !front) {
+    return; // the list takes it
+  }
+  const files = await filesOf(event.dataTransfer);
+  if (files.length && !front.main.isConnected) {
+    open(front.main, front.title);
+  }
+  front.take(files);
+});

@@ -5,6 +5,10 @@ import { clamp, decode, draw, greys, presets, range } from "./pixels.js";
 import { say } from "./texts.js";
 
 const FULL_DRAG = 500; // screen pixels that change a window by the range of all values
+const [LEAST_ZOOM, MOST_ZOOM] = [0.2, 60];
+const WHEEL_STEP = 0.0015; // per pixel of a wheel: a notch of 100 zooms by 1.16
+const LINE = 33; // pixels of a wheel that counts lines
+const PINCH_STEP = 7; // a pinch on a trackpad comes as a wheel with few pixels
 const PAN_STEP = 60; // screen pixels for an arrow key
 const BY_HAND = "by-hand"; // the choice that a drag makes
 const KEYS_OFF = "spinexr.keys-off";
@@ -47,7 +51,7 @@ export class Viewer {
     this.$stage.setAttribute("role", "group");
     this.$stage.setAttribute("aria-label", say("stage"));
     this.panzoom = Panzoom(this.$pan, {
-      noBind: true, cursor: "", maxScale: 60, minScale: 0.2, pinchAndPan: true, step: 0.45,
+      noBind: true, cursor: "", maxScale: MOST_ZOOM, minScale: LEAST_ZOOM, pinchAndPan: true, step: 0.45,
       animate: false,
     });
     this.listen();
@@ -58,7 +62,7 @@ export class Viewer {
     const on = (target, type, act, options) => target.addEventListener(type, act, options);
     new ResizeObserver(() => this.layOut()).observe(this.$stage);
     on(this.$pan, "panzoomchange", () => this.showZoom());
-    on(this.$stage, "wheel", (event) => this.panzoom.zoomWithWheel(event), { passive: false });
+    on(this.$stage, "wheel", (event) => this.wheel(event), { passive: false });
     on(this.$stage, "pointerdown", (event) => this.down(event));
     on(this.$stage, "pointermove", (event) => this.move(event));
     on(this.$stage, "pointerup", (event) => this.up(event));
@@ -199,6 +203,13 @@ export class Viewer {
     if (!this.pointers.size) {
       this.gesture = null;
     }
+  }
+
+  wheel(event) {
+    event.preventDefault();
+    const pixels = event.deltaY * (event.deltaMode === 1 ? LINE : 1) * (event.ctrlKey ? PINCH_STEP : 1);
+    const scale = this.panzoom.getScale() * Math.exp(-pixels * WHEEL_STEP);
+    this.panzoom.zoomToPoint(clamp(scale, LEAST_ZOOM, MOST_ZOOM), event);
   }
 
   measure(from, to) {

@@ -7,6 +7,8 @@ import { say } from "./texts.js";
 
 const AT_ONCE = 2;
 const BUSY_TRIES = 20; // the server says after how many seconds to come again
+const LONGEST_REST_S = 30; // beyond that it is not busy, but has a trouble that it tells
+let running = 0; // of all lists of this page
 const THUMB = { width: 48, height: 72 };
 
 export class Worklist {
@@ -69,7 +71,6 @@ export class Worklist {
   }
 
   work() {
-    const running = this.items.filter((item) => item.state === "running").length;
     const waiting = this.items.filter((item) => item.state === "waiting");
     for (const item of waiting.slice(0, Math.max(0, AT_ONCE - running))) {
       this.run(item);
@@ -78,6 +79,7 @@ export class Worklist {
   }
 
   async run(item) {
+    running += 1;
     this.set(item, "running", say("uploading", { percent: 0 }));
     const form = new FormData();
     for (const [name, value] of [...this.options, ["grouping_key", this.key]]) {
@@ -89,7 +91,8 @@ export class Worklist {
         const done = share < 1 ? say("uploading", { percent: Math.round(100 * share) }) : say("analysing");
         this.set(item, "running", done);
       });
-      if ([429, 503].includes(answer.status) && answer.retryAfter && item.tries < BUSY_TRIES) {
+      const busy = [429, 503].includes(answer.status) && answer.retryAfter <= LONGEST_REST_S;
+      if (busy && answer.retryAfter && item.tries < BUSY_TRIES) {
         item.tries += 1;
         this.set(item, "resting", say("busy"));
         setTimeout(() => {
@@ -100,9 +103,10 @@ export class Worklist {
         this.finish(item, answer);
       }
     } catch (error) {
-      item.problem = { code: "network", message: error.userMessage ?? String(error) };
+      item.problem = { code: "network", message: error.userMessage ?? say("network") };
       this.set(item, "failed", item.problem.message);
     }
+    running -= 1;
     this.work();
   }
 
@@ -203,7 +207,7 @@ export class Worklist {
     this.$items.replaceChildren(...rows);
     this.sorted = sorted;
     if (this.$items.contains(focused)) {
-      focused.focus();
+      focused.focus({ preventScroll: true });
     }
   }
 
@@ -214,9 +218,9 @@ export class Worklist {
     if (this.$shown.firstElementChild !== item.article) {
       this.$shown.replaceChildren(item.article);
     }
-    if (item.answer && !item.live) {
-      item.live = true;
+    if (item.answer && !item.live && this.main.isConnected) {
       this.openResult(item.article, { file: async () => item.file, options: this.options });
+      item.live = true;
     }
   }
 

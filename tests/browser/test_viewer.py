@@ -1,18 +1,21 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pydicom
 import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 from pydicom.pixels.processing import apply_modality_lut, apply_voi, apply_windowing
 
+from spinexr.inference.engines.base import ClassifierOutput
 from tests import builders
 from tests.analyses import schema_errors
 from tests.browser.acts import drop, painted, place_of, settle, upload
@@ -36,6 +39,47 @@ def test_a_chosen_file_is_analysed_without_leaving_the_page(page: Page) -> None:
 def test_a_dropped_file_is_analysed(page: Page) -> None:
     drop(page, {"1.2.840.10008": builders.dicom()})
     expect(page.locator("h1")).to_have_text(HEADLINE)
+
+
+def test_a_file_dropped_on_a_result_is_the_next_one(page: Page) -> None:
+    upload(page, builders.dicom(attributes={"Modality": "CT"}))
+    expect(page.get_by_role("alert")).to_contain_text("CT")
+    drop(page, {"next": builders.dicom()}, "main")
+    expect(page.locator("h1")).to_have_text(HEADLINE)
+
+
+def test_of_two_files_the_later_one_is_waited_for(
+    page: Page, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+    classify = engine.classify
+
+    def held_up(batch: npt.NDArray[np.float32]) -> dict[str, ClassifierOutput]:
+        go_on.wait(60)
+        return classify(batch)
+
+    monkeypatch.setattr(engine, "classify", held_up)
+    for rows in (160, 170):
+        with page.expect_request("**/upload"):
+            drop(page, {"a": builders.dicom(builders.pixels(rows, 112))})
+    with page.expect_response("**/upload"):
+        go_on.set()
+    expect(page.get_by_text("112 × 170 pixels")).to_be_visible()
+    settle(page)
+    page.go_back()
+    expect(page.locator("#upload")).to_be_visible()
+
+
+def test_a_jump_within_a_result_leaves_it_there(page: Page) -> None:
+    upload(page)
+    page.locator(".skip").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/#main")
+    expect(page.locator("h1")).to_have_text(HEADLINE)
+    page.go_back()
+    expect(page.locator("h1")).to_have_text(HEADLINE)
+    page.go_back()
+    expect(page.locator("#upload")).to_be_visible()
 
 
 def test_without_scripts_the_answer_comes_by_a_form(make_page: Callable[..., Page]) -> None:
@@ -257,6 +301,33 @@ def test_boxes_stay_on_the_image_while_it_is_zoomed_and_panned(page: Page) -> No
     )
 
 
+def test_many_small_turns_of_a_wheel_zoom_as_a_few_large_ones(page: Page) -> None:
+    upload(page)
+    page.mouse.move(400, 400)
+
+    def zoom_by(turns: int, pixels: int) -> float:
+        page.keyboard.press("=")
+        for _ in range(turns):
+            page.mouse.wheel(0, pixels)
+        settle(page)
+        left, _, right, _ = place_of(page, ".plain")
+        return right - left
+
+    few, many = zoom_by(3, -100), zoom_by(60, -5)
+    assert many == pytest.approx(few, rel=0.02)
+    assert zoom_by(1, 0) == pytest.approx(zoom_by(0, 0))
+    assert zoom_by(1, -100_000) == pytest.approx(60 * zoom_by(0, 0), rel=0.02)
+
+
+def test_on_a_phone_a_row_leads_to_its_box(make_page: Callable[..., Page]) -> None:
+    page = make_page(width=390, height=844)
+    upload(page)
+    row = page.locator("tr[data-finding='1']")
+    row.scroll_into_view_if_needed()
+    row.click()
+    expect(page.locator("g[data-finding='1'] .box-line")).to_be_in_viewport()
+
+
 def test_one_to_one_shows_a_pixel_on_a_pixel(page: Page) -> None:
     upload(page)
     page.get_by_role("button", name="One image pixel on one screen pixel").click()
@@ -381,6 +452,22 @@ def test_a_report_is_one_page(page: Page, format: str) -> None:
     upload(page, builders.dicom(builders.pixels(1200, 800)))
     document = page.pdf(format=format, prefer_css_page_size=False)
     assert document.count(b"/Type /Page\n") == 1
+
+
+def test_lines_are_printed_as_wide_as_ever_after_zooming_and_turning(page: Page) -> None:
+    upload(page)
+    page.locator("tr[data-finding='2']").click()
+    page.keyboard.press("r")
+    page.emulate_media(media="print")
+    settle(page)
+    style = page.evaluate(
+        """() => {
+          const of = (selector) => getComputedStyle(document.querySelector(selector));
+          const line = of("g[data-finding='1'] .box-line");
+          return [line.strokeWidth, line.vectorEffect, of(".box-number").transform];
+        }"""
+    )
+    assert style == ["2px", "non-scaling-stroke", "none"]
 
 
 def test_a_normal_image_is_shown_with_what_spoke_neither_for_nor_against(

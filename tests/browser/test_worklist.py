@@ -94,6 +94,17 @@ def painted_size(page: Page) -> tuple[int, ...]:
     return painted(page).shape
 
 
+def test_the_report_of_one_file_of_a_list_is_one_page_without_the_list(page: Page) -> None:
+    drop(page, {f"{n}": builders.dicom(builders.pixels(1200, 800 + n)) for n in range(6)})
+    finished(page, "6 of 6")
+    page.locator(".item-open").first.click()
+    assert page.pdf(format="A4", prefer_css_page_size=False).count(b"/Type /Page\n") == 1
+    page.emulate_media(media="print")
+    for part in (".worklist-items", ".worklist-summary", ".worklist > h1"):
+        expect(page.locator(part)).to_be_hidden()
+    expect(page.locator(".result h1")).to_be_visible()
+
+
 def test_abnormal_ones_come_first_and_studies_together(page: Page, engine: FakeEngine) -> None:
     drop(page, files(3))
     finished(page, "3 of 3")
