@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from io import BytesIO
-from typing import Protocol
+from typing import Any, Protocol
 
 import pydicom
 import requests
@@ -102,7 +102,8 @@ class DicomSender:
 
     def _limit(self, event: evt.Event) -> None:
         """Wait no longer for each piece to be taken; the library would for ever."""
-        event.assoc.dul.socket.socket.settimeout(self._destination.timeout_s)
+        connection: Any = event.assoc.dul.socket
+        connection.socket.settimeout(self._destination.timeout_s)
 
     def _not_let_in(self, association: Association) -> Exception:
         name = self._destination.name
