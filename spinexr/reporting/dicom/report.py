@@ -62,8 +62,7 @@ def _image_result(
 ) -> sr.PlanarROIMeasurementsAndQualitativeEvaluations:
     """The result for the image, with all of it as its region.
 
-    A group without a region (TID 1501) would do, but of a report that has one OHIF 3.12 shows
-    nothing.
+    A group without a region (TID 1501) would do, but OHIF 3.12 fails on a report that has one.
     """
     prediction, concepts = context.analysis.prediction, context.codes.concepts
     group = _group(
