@@ -73,6 +73,10 @@ _initial = click.option(
     "--initial", type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Root of a bundle to start from instead of fetched weights or none.",
 )  # fmt: skip
+_teacher = click.option(
+    "--teacher", type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Root of a bundle whose DenseNet121 the other classifiers learn from, beside the labels.",
+)  # fmt: skip
 
 
 def _of_classifiers(command: _F) -> _F:
@@ -150,6 +154,7 @@ def _of_detector(prefix: str) -> Callable[[_F], _F]:
 )  # fmt: skip
 @_of_classifiers
 @_initial
+@_teacher
 def classifier(members: tuple[str, ...], **given: Any) -> None:
     """Train the classifiers of the ensemble."""
     _run(given, members=members or _ARCHITECTURES)
@@ -168,6 +173,7 @@ def detector(**given: Any) -> None:
 @_shared
 @_of_classifiers
 @_initial
+@_teacher
 @_of_detector("detector-")
 def everything(**given: Any) -> None:
     """Train the classifiers, then the detector."""
@@ -186,6 +192,7 @@ def _run(given: dict[str, Any], *, members: tuple[str, ...] = (), detect: bool =
         name=given["name"],
         training_data=TrainingData(kind) if kind else None,
         initial=given.get("initial"),
+        teacher=given.get("teacher"),
         resume=given["resume"],
         half=given["half"],
         device=given["device"],
@@ -196,7 +203,7 @@ def _run(given: dict[str, Any], *, members: tuple[str, ...] = (), detect: bool =
     shared = {k: given[k] for k in ("seed", "intensity", "pretrained")}
     try:
         # Everything that can be refused is refused before the first run begins.
-        commands.check_initial(job, architectures=members, detect=detect)
+        commands.check_given(job, architectures=members, detect=detect)
         classifiers = _classifier_options(given, shared) if members else None
         boxes = _detector_options(given, shared) if detect else None
         if classifiers:

@@ -34,13 +34,14 @@ from spinexr.training.examples import (
     prepare,
     silent,
 )
-from spinexr.training.networks import Learner, location_loss
+from spinexr.training.networks import Learner, Teacher, location_loss
 from spinexr.training.runs import BEST, LAST, RunFolder, computes_in_bfloat16, pick_device
 
 _MARGIN = 1.15  # side of prepared images over that of inputs, for turning and zooming
 _EMA = 0.995  # decay of the averaged weights that are validated and kept
 _WARM_UP = 0.06  # share of the steps
 _FINAL_RATE = 0.02  # of the highest learning rate
+_OPINION = 0.5  # share of what a teacher says of an image in what is to be learnt
 _PREPROCESSING = STANDARD_ENSEMBLE["preprocessing"]
 
 
@@ -61,6 +62,8 @@ class ClassifierOptions:
     intensity: str = Intensity.STORED_MINMAX.value
     pretrained: bool = True  # ImageNet weights where they can be fetched
     initial_sha256: str = ""  # of the checkpoint to start from instead; empty for none
+    teacher: str = ""  # architecture of the trained network to learn from; empty for none
+    teacher_sha256: str = ""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -100,6 +103,7 @@ def train(
     options: ClassifierOptions,
     *,
     initial: Path | None = None,
+    teacher: Path | None = None,
     resume: bool = False,
     device: str = "auto",
     commands: Sequence[str] = (),
@@ -113,10 +117,11 @@ def train(
 
     Args:
         initial: a checkpoint of the same architecture to start from.
+        teacher: a checkpoint of the architecture `options.teacher`, to learn from.
         commands: this one, after those that made `initial`.
 
     Raises:
-        ConfigurationError: `initial` does not hold the architecture.
+        ConfigurationError: `initial` or `teacher` does not hold its architecture.
         TrainingError: a loss that is not a number, a full disk, a device that went away, a run
             that does not fit; the last good checkpoint is kept.
     """
@@ -132,7 +137,8 @@ def train(
         "device": where.type,
         "images": {"training": len(part.training), "validation": len(part.validation)},
     }
-    weights = _weights_of(initial, architecture) if initial is not None else None
+    weights = _given(initial, architecture).state_dict() if initial is not None else None
+    taught_by = _given(teacher, options.teacher) if teacher is not None else None
     state = folder.resume(config) if resume else None
     if not resume:
         folder.start(config)
@@ -147,8 +153,9 @@ def train(
         fingerprint=part.fingerprint, progress=progress,
     )  # fmt: skip
     loop = _Loop(
-        architecture, options, len(part.training), where, folder, resumed=state is not None
-    )
+        architecture, options, len(part.training), where, folder, teacher=taught_by,
+        resumed=state is not None,
+    )  # fmt: skip
     if weights is not None:
         loop.start_from(weights)
     if state is not None:
@@ -184,7 +191,7 @@ class _Loop:
 
     def __init__(
         self, architecture: str, options: ClassifierOptions, images: int, device: torch.device,
-        folder: RunFolder, *, resumed: bool,
+        folder: RunFolder, *, teacher: nn.Module | None, resumed: bool,
     ) -> None:  # fmt: skip
         torch.manual_seed(options.seed)
         self.options = options
@@ -198,10 +205,13 @@ class _Loop:
             architecture,
             pretrained=options.pretrained and not options.initial_sha256 and not resumed,
         )
-        network: Any = self.learner
-        network.to(device, memory_format=torch.channels_last)
+        self.teacher = Teacher(teacher, self.learner) if teacher is not None else None
+        taught: list[Any] = [m for m in (self.learner, self.teacher) if m is not None]
+        for module in taught:
+            module.to(device, memory_format=torch.channels_last)
         self.averaged = copy.deepcopy(self.learner).requires_grad_(False)
-        self.optimizer = torch.optim.AdamW(_groups(self.learner, options.weight_decay), fused=True)
+        self.trained = [p for m in taught for p in m.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(_groups(self.trained, options.weight_decay), fused=True)
         self.scaler = torch.amp.GradScaler(enabled=device.type == "cuda")
 
     @property
@@ -225,6 +235,8 @@ class _Loop:
     def restore(self, state: dict[str, Any]) -> None:
         self.learner.load_state_dict(state["learner"])
         self.averaged.load_state_dict(state["averaged"])
+        if self.teacher is not None:
+            self.teacher.hints.load_state_dict(state["hints"])
         self.optimizer.load_state_dict(state["optimizer"])
         if state["scaler"]:  # empty where the run was on a CPU until now
             self.scaler.load_state_dict(state["scaler"])
@@ -246,6 +258,7 @@ class _Loop:
                 "architecture": self.architecture,
                 "learner": self.learner.state_dict(),
                 "averaged": self.averaged.state_dict(),
+                "hints": self.teacher.hints.state_dict() if self.teacher is not None else {},
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.scaler.state_dict(),
                 "epoch": self.epoch,
@@ -312,12 +325,16 @@ class _Loop:
     ) -> float:
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate(step)
+        pixels, wanted = _to(images, self.device), abnormal.to(self.device)
+        weight = torch.where(wanted > 0, balance, 1.0)
         with _autocast(self.device):
-            logit, where = self.learner(_to(images, self.device))
-        weight = torch.where(abnormal > 0, balance, 1.0).to(self.device)
-        loss = nn.functional.binary_cross_entropy_with_logits(
-            logit, abnormal.to(self.device), weight=weight
-        )
+            logit, features, where = self.learner(pixels)
+            if self.teacher is not None:
+                said, distance = self.teacher(pixels, features)
+                wanted = wanted.lerp(torch.sigmoid(said), _OPINION)
+        loss = nn.functional.binary_cross_entropy_with_logits(logit, wanted, weight=weight)
+        if self.teacher is not None:
+            loss = loss + distance
         if self.options.location_weight:
             loss = loss + self.options.location_weight * location_loss(where, boxes)
         value = loss.item()
@@ -331,7 +348,7 @@ class _Loop:
         scaled: Any = self.scaler.scale(loss)
         scaled.backward()
         self.scaler.unscale_(self.optimizer)
-        nn.utils.clip_grad_norm_(self.learner.parameters(), 5.0)
+        nn.utils.clip_grad_norm_(self.trained, 5.0)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self._average(self.epoch * self.steps + step)
@@ -356,11 +373,12 @@ class _Loop:
                 value.copy_(now[name])
 
 
-def _weights_of(checkpoint: Path, architecture: str) -> dict[str, Tensor]:
+def _given(checkpoint: Path, architecture: str) -> nn.Module:
     try:
-        return load_classifier(checkpoint, architecture).state_dict()
+        network: nn.Module = load_classifier(checkpoint, architecture)
     except (CheckpointError, OSError) as e:
         raise ConfigurationError(f"Training cannot start from {checkpoint}: it {e}") from e
+    return network
 
 
 def _best(architecture: str, folder: RunFolder) -> Learner:
@@ -462,10 +480,10 @@ def _autocast(device: torch.device) -> contextlib.AbstractContextManager[Any]:
     return contextlib.nullcontext()
 
 
-def _groups(learner: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def _groups(parameters: Sequence[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
     """Weights decay; biases and normalisation do not."""
-    flat = [p for p in learner.parameters() if p.ndim <= 1]
-    deep = [p for p in learner.parameters() if p.ndim > 1]
+    flat = [p for p in parameters if p.ndim <= 1]
+    deep = [p for p in parameters if p.ndim > 1]
     return [
         {"params": deep, "weight_decay": weight_decay},
         {"params": flat, "weight_decay": 0.0},

@@ -35,6 +35,7 @@ from spinexr.training.runs import RunFolder
 
 RUNS = "runs"
 ARCHITECTURES = tuple(select.standard().weights)
+TEACHER = "densenet121"  # it learns soonest from few images, and counts most
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class Job:
     name: str = "own weights"
     training_data: TrainingData | None = None  # None: synthetic for phantoms, else unknown
     initial: Path | None = None  # root of a bundle whose members to start from
+    teacher: Path | None = None  # root of a bundle whose DenseNet121 the others learn from
     resume: bool = False
     half: bool = False
     device: str = "auto"
@@ -57,12 +59,14 @@ class Job:
         return RunFolder(self.out / RUNS / name)
 
 
-def check_initial(job: Job, *, architectures: Sequence[str], detect: bool) -> None:
-    """That the bundle to start from has what is to be trained.
+def check_given(job: Job, *, architectures: Sequence[str], detect: bool) -> None:
+    """That the bundles to start and to learn from have what is needed.
 
     Raises:
         ConfigurationError: a checkpoint is missing; it is named.
     """
+    if job.teacher is not None:
+        _sha256(release.member_file(job.teacher, TEACHER))
     if job.initial is None:
         return
     for architecture in architectures:
@@ -86,12 +90,21 @@ def train_classifiers(
     for architecture in architectures:
         folder = job.run_folder(architecture)
         initial = release.member_file(job.initial, architecture) if job.initial else None
+        teacher = None
+        if job.teacher is not None and architecture != TEACHER:
+            teacher = release.member_file(job.teacher, TEACHER)
         trained = classifier.train(
             architecture,
             part,
             folder,
-            replace(options, initial_sha256=_sha256(initial) if initial else ""),
+            replace(
+                options,
+                initial_sha256=_sha256(initial) if initial else "",
+                teacher=TEACHER if teacher else "",
+                teacher_sha256=_sha256(teacher) if teacher else "",
+            ),
             initial=initial,
+            teacher=teacher,
             resume=job.resume and folder.exists(),
             device=job.device,
             commands=[*_earlier(job.initial, architecture, ENSEMBLE_FOLDER), job.command],
