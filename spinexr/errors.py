@@ -179,6 +179,13 @@ class QueueFullError(NodeError):
     title = "The queue has no room"
 
 
+class RecordDamagedError(NodeError):
+    """What the queue kept is not what it wrote."""
+
+    code = "record_damaged"
+    title = "A record of the queue is damaged"
+
+
 class ObjectRefusedError(NodeError):
     """A destination does not want this object, however often it is sent."""
 

@@ -21,13 +21,18 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import IntEnum
 from pathlib import Path
 
 from spinexr.domain import ObjectKind
-from spinexr.errors import ConfigurationError, InstanceDiffersError, QueueFullError
+from spinexr.errors import (
+    ConfigurationError,
+    InstanceDiffersError,
+    QueueFullError,
+    RecordDamagedError,
+)
 from spinexr.node.seal import KeySeal, NoSeal, Seal
 
 _FILE, _LOCK = "queue.sqlite", "lock.sqlite"
@@ -36,6 +41,12 @@ _CHECK, _SALT = "check", "salt"
 _BUSY_S = 30.0
 # Room that has to stay on the disk for the answers to what was received: an object and its picture.
 _SPARE_BYTES = 128 * 1024 * 1024
+
+_DAMAGED = (
+    RecordDamagedError.code,
+    "What the queue kept of this object is not what it wrote, so the disk may be failing. Drop the "
+    "letter, and have the radiograph sent again.",
+)
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
@@ -239,8 +250,19 @@ class Queue:
     def next_received(self) -> Received | None:
         """The oldest object that is to be analysed; notes that it is begun.
 
-        Begun again by the same process, as after a full disk, it is no further death.
+        Begun again by the same process, as after a full disk, it is no further death. One whose
+        record is damaged is a dead letter, and the next one has its turn.
         """
+        while found := self._begin_next():
+            received, place = found
+            try:
+                return replace(received, data=self._seal.open(received.data, place))
+            except ConfigurationError:
+                self._bury("objects", received.number, *_DAMAGED)
+        return None
+
+    def _begin_next(self) -> tuple[Received, str] | None:
+        """What is next, its data sealed, and the place it is sealed for."""
         with self._writing() as connection:
             row = connection.execute(
                 "SELECT number, request, caller, deaths, attempts, data FROM objects"
@@ -257,8 +279,7 @@ class Queue:
                     "UPDATE objects SET deaths = deaths + 1 WHERE number = ?", (number,)
                 )
         self._begun = number
-        opened = self._seal.open(data, f"object {request}")
-        return Received(number, request, caller, deaths, attempts, opened)
+        return Received(number, request, caller, deaths, attempts, data), f"object {request}"
 
     def put_back(self, received: Received, *, failed: bool) -> None:
         """It was begun and has no answer: it waits again, in its place.
@@ -306,20 +327,27 @@ class Queue:
             connection.execute("DELETE FROM objects WHERE number = ?", (received.number,))
 
     def next_delivery(self, destination: str) -> Delivery | None:
-        """The oldest object that waits for a destination."""
+        """The oldest object that waits for a destination; a damaged one is a dead letter."""
+        while row := self._first_waiting(destination):
+            number, request, kind, attempts, place, data = row
+            try:
+                opened = self._seal.open(data, f"output {place}")
+            except ConfigurationError:
+                self._bury("deliveries", number, *_DAMAGED)
+                continue
+            return Delivery(number, request, ObjectKind(kind), attempts, opened)
+        return None
+
+    def _first_waiting(self, destination: str) -> tuple[int, str, str, int, str, bytes] | None:
         with self._lock:
-            row = self._connection.execute(
+            row: tuple[int, str, str, int, str, bytes] | None = self._connection.execute(
                 "SELECT d.number, o.request, u.kind, d.attempts, u.place, u.data"
                 " FROM deliveries d JOIN outputs u ON u.number = d.output"
                 " JOIN objects o ON o.number = u.object"
                 " WHERE d.destination = ? AND d.state = ? ORDER BY d.number LIMIT 1",
                 (destination, State.WAITING),
             ).fetchone()
-        if row is None:
-            return None
-        number, request, kind, attempts, place, data = row
-        opened = self._seal.open(data, f"output {place}")
-        return Delivery(number, request, ObjectKind(kind), attempts, opened)
+        return row
 
     def delivered(self, delivery: Delivery) -> None:
         """The destination has it: gone, and with the last one the object too."""
@@ -503,7 +531,10 @@ class Queue:
             raise QueueFullError("The disk of the queue is full.")
 
     def _text(self, message: bytes) -> str:
-        return self._seal.open(message, "message").decode()
+        try:
+            return self._seal.open(message, "message").decode()
+        except ConfigurationError:
+            return "(This text is damaged.)"
 
     def _tell(self) -> None:
         with self.changed:

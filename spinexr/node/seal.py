@@ -68,7 +68,7 @@ class KeySeal:
 
         try:
             return self._cipher.decrypt(data[:_NONCE_BYTES], data[_NONCE_BYTES:], place.encode())
-        except InvalidTag as e:
+        except (InvalidTag, ValueError) as e:  # ValueError where the nonce is cut off
             raise ConfigurationError(
                 "The queue does not open with this key: it was closed with another one, or is "
                 "damaged. Set SPINEXR_NODE_KEY_FILE to the file of its key."

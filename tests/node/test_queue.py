@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 import stat
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import datetime
 from itertools import count as count_from
 from pathlib import Path
@@ -334,6 +335,40 @@ def test_another_key_or_none_is_refused(tmp_path: Path) -> None:
     Queue(tmp_path / "open", max_bytes=LIMIT).close()
     with pytest.raises(ConfigurationError, match="begun without a key"):
         Queue(tmp_path / "open", seal=seal.from_file(tmp_path / "key"), max_bytes=LIMIT)
+
+
+def test_a_damaged_record_is_a_dead_letter_and_the_others_have_their_turn(tmp_path: Path) -> None:
+    queue = Queue(tmp_path / "q", seal=seal.from_file(key_file(tmp_path)), max_bytes=LIMIT)
+    for n in range(4):
+        receive(queue, f"1.2.{n}", bytes([n]))
+    for _ in range(2):
+        received = queue.next_received()
+        assert received is not None
+        queue.analysed(received, [output(received.data)])
+
+    def damage(statement: str) -> None:
+        with closing(sqlite3.connect(tmp_path / "q/queue.sqlite")) as connection, connection:
+            assert connection.execute(statement).rowcount == 1
+
+    damage("UPDATE objects SET data = zeroblob(40) WHERE number = 3")
+    damage("UPDATE outputs SET data = x'00' WHERE number = 1")
+    received = queue.next_received()
+    delivery = queue.next_delivery("archive")
+    assert received is not None
+    assert delivery is not None
+    assert (received.data, delivery.data) == (b"\x03", b"\x01")
+    assert [(x.name, x.code) for x in queue.letters()] == [
+        ("r3", "record_damaged"), ("d1", "record_damaged"),
+    ]  # fmt: skip
+    damage("UPDATE objects SET message = x'00' WHERE number = 3")
+    assert queue.letters()[0].message == "(This text is damaged.)"
+    assert queue.retry("r3")
+    queue.put_back(received, failed=False)
+    received = queue.next_received()
+    assert received is not None
+    assert received.data == b"\x03"
+    assert [x.name for x in queue.letters()] == ["r3", "d1"]
+    queue.close()
 
 
 def test_what_was_closed_in_one_place_opens_in_no_other(tmp_path: Path) -> None:
