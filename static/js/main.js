@@ -5,6 +5,7 @@ import { complaint } from "./files.js";
 import { linkFindings, shownFindings } from "./findings.js";
 import { saveJson, saveObject, savePng } from "./save.js";
 import { analyse, fetchObject, fetchPixels } from "./server.js";
+import { remember } from "./settings.js";
 import { say } from "./texts.js";
 import { Viewer } from "./viewer.js";
 import { Worklist, filesOf } from "./worklist.js";
@@ -124,7 +125,7 @@ function offerThemes(button) {
   };
   button.addEventListener("click", () => {
     root.dataset.theme = root.dataset.theme === "dark" ? "light" : "dark";
-    localStorage.setItem("spinexr.theme", root.dataset.theme);
+    remember("spinexr.theme", root.dataset.theme);
     name();
   });
   name();
@@ -218,6 +219,24 @@ function enhanceUpload(form) {
   form.addEventListener("drop", () => form.classList.remove("drop-over"));
   front = { main, title: document.title, take };
 }
+
+// The way back to the form keeps what was seen in the history of this page.
+document.addEventListener("click", (event) => {
+  const link = event.target.closest("a.brand, a[data-action='again']");
+  const plain = !event.button && !event.ctrlKey && !event.metaKey && !event.shiftKey && !event.altKey;
+  if (link && plain && front && !front.main.isConnected) {
+    event.preventDefault();
+    open(front.main, front.title);
+  }
+});
+
+// A list is nowhere but here: leaving it is asked about.
+window.addEventListener("beforeunload", (event) => {
+  keep();
+  if ([...views.values()].some(({ main }) => main.querySelector(".worklist .item"))) {
+    event.preventDefault();
+  }
+});
 
 // A file dropped anywhere is taken, and never replaces the page by a download of itself.
 window.addEventListener("dragover", (event) => event.preventDefault());

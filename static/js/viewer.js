@@ -2,6 +2,7 @@
 
 import Panzoom from "../vendor/panzoom/panzoom.es.js";
 import { clamp, decode, draw, greys, presets, range } from "./pixels.js";
+import { recall, remember } from "./settings.js";
 import { say } from "./texts.js";
 
 const FULL_DRAG = 500; // screen pixels that change a window by the range of all values
@@ -9,7 +10,9 @@ const [LEAST_ZOOM, MOST_ZOOM] = [0.2, 60];
 const WHEEL_STEP = 0.0015; // per pixel of a wheel: a notch of 100 zooms by 1.16
 const LINE = 33; // pixels of a wheel that counts lines
 const PINCH_STEP = 7; // a pinch on a trackpad comes as a wheel with few pixels
+const ZOOM_STEP = 0.45; // in the exponent, for a key or button
 const PAN_STEP = 60; // screen pixels for an arrow key
+const CLICK = 4; // screen pixels: a pointer that moved less was a click
 const BY_HAND = "by-hand"; // the choice that a drag makes
 const KEYS_OFF = "spinexr.keys-off";
 const ACTIONS_BY_KEY = {
@@ -40,6 +43,7 @@ export class Viewer {
     this.picture = null; // decoded pixels, once somebody asks for them
     this.window = null;
     this.tool = "window";
+    this.ended = true; // no line is waiting for its second end
     this.turns = 0;
     this.flipped = { h: false, v: false };
     this.inverted = false;
@@ -51,7 +55,7 @@ export class Viewer {
     this.$stage.setAttribute("role", "group");
     this.$stage.setAttribute("aria-label", say("stage"));
     this.panzoom = Panzoom(this.$pan, {
-      noBind: true, cursor: "", maxScale: MOST_ZOOM, minScale: LEAST_ZOOM, pinchAndPan: true, step: 0.45,
+      noBind: true, cursor: "", maxScale: MOST_ZOOM, minScale: LEAST_ZOOM, pinchAndPan: true,
       animate: false,
     });
     this.listen();
@@ -79,9 +83,12 @@ export class Viewer {
     on(this.$presets, "change", () => this.preset(this.$presets.value));
     on(this.$presets, "focus", () => this.load());
     on(this.$keys, "change", () => {
-      localStorage.setItem(KEYS_OFF, this.$keys.checked ? "" : "1");
+      remember(KEYS_OFF, this.$keys.checked ? "" : "1");
     });
-    this.$keys.checked = !localStorage.getItem(KEYS_OFF);
+    this.$keys.checked = !recall(KEYS_OFF);
+    for (const input of [this.$center, this.$width]) {
+      on(input, "change", () => this.type(input));
+    }
   }
 
   // -- places: screen, and pixels of the image ------------------------------------------------
@@ -166,26 +173,39 @@ export class Viewer {
     if (this.pointers.size >= 2 || event.button > 0 || event.shiftKey || this.tool === "pan") {
       this.gesture = "pan";
       this.panzoom.handleDown(event);
+      this.pinchFrom([...this.pointers.values()]);
     } else {
       this.gesture = this.tool;
-      this.from = event;
       if (this.tool === "measure") {
-        this.measure(event, event);
+        this.pressed = event;
+        this.from = this.ended ? this.toImage(event) : this.from;
+        this.measure(this.from, this.toImage(event));
       } else {
         this.load();
       }
     }
   }
 
+  // The image is to grow by what the fingers part, which panzoom knows as a step per 80 pixels.
+  pinchFrom([a, b]) {
+    if (b) {
+      const distance = Math.hypot(a.clientX - b.clientX, a.clientY - b.clientY);
+      this.panzoom.setOptions({ step: (80 * this.panzoom.getScale()) / Math.max(1, distance) });
+    }
+  }
+
   move(event) {
     this.read(event);
+    if (!this.ended && !this.gesture) {
+      this.measure(this.from, this.toImage(event)); // after the first of two clicks
+    }
     if (!this.pointers.has(event.pointerId)) {
       return;
     }
     if (this.gesture === "pan") {
       this.panzoom.handleMove(event);
     } else if (this.gesture === "measure") {
-      this.measure(this.from, event);
+      this.measure(this.from, this.toImage(event));
     } else if (this.picture) {
       const before = this.pointers.get(event.pointerId);
       this.nudge(event.clientX - before.clientX, event.clientY - before.clientY);
@@ -199,6 +219,11 @@ export class Viewer {
     }
     if (this.gesture === "pan") {
       this.panzoom.handleUp(event);
+    } else if (this.gesture === "measure") {
+      // A line is drawn in one go, or from click to click.
+      const { clientX, clientY } = this.pressed;
+      const clicked = Math.hypot(event.clientX - clientX, event.clientY - clientY) < CLICK;
+      this.ended = !(clicked && this.ended);
     }
     if (!this.pointers.size) {
       this.gesture = null;
@@ -212,8 +237,8 @@ export class Viewer {
     this.panzoom.zoomToPoint(clamp(scale, LEAST_ZOOM, MOST_ZOOM), event);
   }
 
-  measure(from, to) {
-    const [a, b] = [this.toImage(from), this.toImage(to)];
+  // A line with its length, between two places of the image.
+  measure(a, b) {
     const mm = this.millimetres;
     const length = Math.hypot((b.x - a.x) * mm.column_mm, (b.y - a.y) * mm.row_mm);
     const [line, text] = this.$measure.children;
@@ -260,8 +285,8 @@ export class Viewer {
       "tool-window": () => this.use("window"),
       "tool-pan": () => this.use("pan"),
       "tool-measure": () => this.use("measure"),
-      "zoom-in": () => this.panzoom.zoomIn({ animate: false }),
-      "zoom-out": () => this.panzoom.zoomOut({ animate: false }),
+      "zoom-in": () => this.panzoom.zoomIn({ step: ZOOM_STEP, animate: false }),
+      "zoom-out": () => this.panzoom.zoomOut({ step: ZOOM_STEP, animate: false }),
       fit: () => this.fit(),
       "one-to-one": () => this.panzoom.zoom(1 / (this.fitted * window.devicePixelRatio), { animate: false }),
       "rotate-left": () => this.turn(3),
@@ -277,6 +302,7 @@ export class Viewer {
 
   use(tool) {
     this.tool = tool;
+    this.ended = true;
     for (const name of ["window", "pan", "measure"]) {
       this.press(`tool-${name}`, name === tool);
     }
@@ -375,6 +401,7 @@ export class Viewer {
     this.paint();
     this.$canvas.hidden = false;
     this.$plain.hidden = true;
+    this.$levels.hidden = false;
     return this.picture;
   }
 
@@ -401,17 +428,38 @@ export class Viewer {
     const [low, high] = this.span;
     const step = (high - low) / FULL_DRAG;
     const { center, width } = this.window;
-    const kind = this.window.table ? "LINEAR_EXACT" : this.window.function;
     // Down is brighter, as elsewhere: a lower centre shows more as white, or as black where the
     // file says that its highest value is.
     const down = this.picture.head.inverse ? -dy : dy;
-    this.window = {
+    this.windowBy({
       center: clamp(center - down * step, low - (high - low), high + (high - low)),
       width: clamp(width + dx * step, (high - low) / 256, 4 * (high - low)),
-      function: kind,
-    };
+    });
+  }
+
+  // A centre or width that was written down.
+  type(input) {
+    const { center, width } = this.window;
+    const typed = { center, width, [input.dataset.role]: input.valueAsNumber };
+    if (Number.isFinite(input.valueAsNumber) && typed.width > 0) {
+      this.windowBy(typed);
+    } else {
+      this.showLevels();
+    }
+  }
+
+  windowBy({ center, width }) {
+    const kind = this.window.table ? "LINEAR_EXACT" : this.window.function;
+    this.window = { center, width, function: kind };
     this.$presets.value = BY_HAND;
     this.paint();
+  }
+
+  showLevels() {
+    for (const input of [this.$center, this.$width]) {
+      const value = this.window[input.dataset.role];
+      input.value = this.window.table ? "" : Number(value.toPrecision(5));
+    }
   }
 
   paint() {
@@ -421,6 +469,7 @@ export class Viewer {
     this.painting = requestAnimationFrame(() => {
       this.painting = 0;
       draw(this.$canvas, this.picture, greys(this.picture, this.window, this.inverted));
+      this.showLevels();
       this.read(this.last ?? null);
     });
   }

@@ -273,11 +273,12 @@ export class Worklist {
     });
   }
 
+  // With a byte order mark, by which spreadsheets know UTF-8.
   saveCsv() {
     const rows = this.rows();
     const lines = [Object.keys(rows[0] ?? {}), ...rows.map((row) => Object.values(row))];
     const text = lines.map((line) => line.map(quoted).join(",")).join("\r\n");
-    save(new Blob([`${text}\r\n`], { type: "text/csv" }), "spinexr-worklist.csv");
+    save(new Blob([`\ufeff${text}\r\n`], { type: "text/csv" }), "spinexr-worklist.csv");
   }
 
   saveJson() {

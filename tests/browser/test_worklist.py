@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from playwright.sync_api import Page, Request, expect
+from playwright.sync_api import Dialog, Page, Request, expect
 
 from spinexr.inference.engines.base import ClassifierOutput
 from tests import builders
@@ -44,7 +44,7 @@ def labels(page: Page) -> list[str]:
 def download(page: Page, name: str) -> str:
     with page.expect_download() as found:
         page.get_by_role("button", name=name, exact=True).first.click()
-    return Path(found.value.path()).read_text(encoding="utf-8")
+    return Path(found.value.path()).read_text(encoding="utf-8-sig")
 
 
 def test_ten_files_with_a_bad_one_two_requests_at_a_time(
@@ -186,3 +186,19 @@ def test_the_worklist_fits_the_screen(make_page: Callable[..., Page], width: int
     page.locator(".item-open").nth(0).click()
     assert page.evaluate("() => document.documentElement.scrollWidth") <= width
     assert violations(page) == []
+
+
+def test_leaving_a_list_is_asked_about(page: Page) -> None:
+    drop(page, files(2))
+    finished(page, "2 of 2")
+    asked: list[str] = []
+
+    def stay(dialog: Dialog) -> None:
+        asked.append(dialog.type)
+        dialog.dismiss()
+
+    page.on("dialog", stay)
+    page.locator("h1").click()  # a browser asks only where somebody did something
+    page.get_by_role("link", name="Tiếng Việt").click(no_wait_after=True)
+    expect(page.locator(".worklist")).to_be_visible()
+    assert asked == ["beforeunload"]
