@@ -26,7 +26,7 @@ from spinexr.training import classifier, commands, detector, examples, release
 from spinexr.training.calibration import Calibration
 from spinexr.training.classifier import ClassifierOptions
 from spinexr.training.examples import TrainPart
-from spinexr.training.networks import Learner
+from spinexr.training.networks import Learner, Teacher
 from spinexr.training.runs import BEST, LAST, RunFolder
 from tests.processes import ROOT, environment, spinexr
 
@@ -87,14 +87,19 @@ def curve(folder: Path) -> list[dict[str, float]]:
     return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
 
 
+@pytest.mark.parametrize("taught", [False, True])
 def test_a_killed_run_goes_on_with_the_same_curve(
-    train: Callable[..., Any], tmp_path: Path
+    train: Callable[..., Any], tmp_path: Path, taught: bool
 ) -> None:
-    whole = train("whole")
+    asked: dict[str, Any] = {}
+    if taught:
+        asked = {"options": replace(OPTIONS, teacher=SMALL), "teacher": tmp_path / "teacher.pth"}
+        torch.save(Learner(SMALL).network.state_dict(), asked["teacher"])
+    whole = train("whole", **asked)
     with pytest.raises(Killed):
-        train("killed", progress=killed_after(1))
+        train("killed", progress=killed_after(1), **asked)
     assert len(curve(tmp_path / "killed")) == 1
-    resumed = train("killed", resume=True)
+    resumed = train("killed", resume=True, **asked)
     assert curve(tmp_path / "killed") == curve(tmp_path / "whole")
     np.testing.assert_array_equal(resumed.logits, whole.logits)
 
@@ -209,6 +214,39 @@ def test_a_run_can_start_from_a_checkpoint(train: Callable[..., Any], tmp_path: 
     train("third", options=replace(still, seed=5))
     assert torch.allclose(weight("second"), weight("first"), atol=1e-4)
     assert not torch.allclose(weight("third"), weight("first"), atol=1e-2)
+
+
+def test_a_teacher_draws_features_to_its_own_and_stays_what_it_is() -> None:
+    torch.manual_seed(0)
+    learner = Learner(SMALL).train()
+    teacher = Teacher(Learner("resnet10t").network, learner)
+    before = {k: v.clone() for k, v in teacher.network.state_dict().items()}
+    images = torch.rand(8, 3, 64, 64)
+    optimizer = torch.optim.Adam([*learner.parameters(), *teacher.hints.parameters()], lr=3e-3)
+    distances = []
+    for _ in range(12):
+        _, features, _ = learner(images)
+        said, distance = teacher(images, features)
+        optimizer.zero_grad()
+        distance.backward()
+        optimizer.step()
+        distances.append(distance.item())
+    assert said.shape == (8,)
+    assert distances[-1] < 0.7 * distances[0]
+    assert all(torch.equal(v, before[k]) for k, v in teacher.network.state_dict().items())
+
+
+def test_a_bundle_without_a_teacher_is_refused_before_anything_is_trained(
+    data: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    done = spinexr(
+        "train", "classifier", "--data", data, "--out", tmp_path / "out",
+        "--teacher", tmp_path / "empty", *TOY,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "model_best.pth cannot be read: No such file" in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_bundle_without_a_detector_is_refused_before_anything_is_trained(
