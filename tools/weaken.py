@@ -78,8 +78,8 @@ WEAKENINGS: dict[str, Weakening] = {
     "a lost reader is said to be a fault": Weakening(
         "test_kills.py -k killed_decoder",
         "spinexr/imaging/sandbox.py",
-        "except ProcessExpired as e:\n            self._lost",
-        "except ZeroDivisionError as e:\n            self._lost",
+        "except ProcessExpired as e:\n            if e.exitcode",
+        "except ZeroDivisionError as e:\n            if e.exitcode",
     ),
     "spool files have names and stay until the next start": Weakening(
         "test_load.py -k go_away",
