@@ -6,7 +6,6 @@ moment is kept so that a kill loses work and nothing else: rows reach the disk, 
 
 from __future__ import annotations
 
-import errno
 import sqlite3
 import time
 from collections import deque
@@ -27,8 +26,10 @@ from spinexr.errors import BatchError, SpineXRError, WorkerDiedError
 
 ROWS_A_PART: Final = 2000
 SECONDS_A_PART: Final = 60.0
-# Listed at once, ahead of the workers, so that the time left is known soon.
+# Listed at once, ahead of the workers, so that the time left is known soon; but not for so long
+# that they wait.
 _LISTED_AT_ONCE: Final = 512
+_LISTING_S: Final = 0.1
 _WAIT_S: Final = 0.5  # how soon a wish to stop is noticed
 _MOST_DEATHS: Final = 2
 
@@ -162,6 +163,7 @@ class _Run:
         if self._listed:
             return
         found: list[Address] = []
+        began = self._it.clock()
         for _ in range(_LISTED_AT_ONCE):
             entry = next(self._listing, None)
             if entry is None:
@@ -172,6 +174,8 @@ class _Run:
                 self._it.ledger.add_failed(entry.address, failure)
             else:
                 found.append(entry)
+            if self._it.clock() - began > _LISTING_S:
+                break
         self._it.ledger.add(found)
 
     def _submit(self) -> None:
@@ -226,6 +230,8 @@ class _Run:
         self._rows.append({**answer.row, "input": number})
 
     def _lost(self, event: Lost) -> None:
+        if not event.numbers:
+            return  # of an idle worker; what is alone stays alone
         self._alone = False
         lost = [self._under_way.pop(n) for n in event.numbers if n in self._under_way]
         deaths = self._it.ledger.died(e.number for e in lost)
@@ -280,8 +286,7 @@ class _Run:
 
 
 def _cannot_write(reason: str) -> str:
-    full = errno.errorcode.get(errno.ENOSPC)
-    hint = "Make room" if full and ("space" in reason or "full" in reason) else "See to that"
+    hint = "Make room" if "space" in reason or "full" in reason else "See to that"
     return (
         f"The results cannot be written: {reason}. {hint}; --resume then goes on where it stopped."
     )

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
@@ -79,10 +78,16 @@ class OutputFolder:
         """Whether results of this identity are there, in place or among the earlier ones."""
         return self._identity() == dict(identity) or self._earlier(identity).exists()
 
+    @property
+    def in_use(self) -> bool:
+        """Whether a result set is in place, of whatever identity."""
+        return self._identity() is not None
+
     def choose(self, identity: Mapping[str, Any]) -> None:
         """Make the result set of an identity the one in place; a new one where there is none.
 
         Raises:
+            BatchError: parts are there without the ledger that says which of them count.
             OSError: a file cannot be moved or written.
         """
         present = self._identity()
@@ -94,6 +99,11 @@ class OutputFolder:
             text = json.dumps(dict(identity), indent=2, sort_keys=True) + "\n"
             results.write_bytes(self.root / _IDENTITY, text.encode())
         self.results.mkdir(exist_ok=True)
+        if not self.ledger.exists() and next(self.results.glob("part-*"), None):
+            raise BatchError(
+                f"{self.results} holds results, but {self.ledger.name} is gone, which says which "
+                "of them count. Put it back, or choose another folder; nothing was removed."
+            )
 
     def close(self) -> None:
         """Let another batch in."""
@@ -142,11 +152,7 @@ class OutputFolder:
         """Of all result sets of the folder, so that they can be compared."""
         file = self.root / _SALT
         if not file.exists():  # the lock is held
-            partial = file.with_name(f".{_SALT}.partial")
-            descriptor = os.open(partial, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
-            with os.fdopen(descriptor, "w") as stream:
-                stream.write(secrets.token_hex(_SALT_BYTES))
-            partial.replace(file)
+            results.write_bytes(file, secrets.token_hex(_SALT_BYTES).encode(), mode=0o600)
         try:
             salt = bytes.fromhex(file.read_text("ascii"))
         except ValueError:

@@ -128,7 +128,7 @@ class Ledger:
                 "VALUES (?, ?, ?, ?, ?, 0)",
                 (
                     _bytes(address.file), _bytes(address.member), State.FAILED,
-                    failure.code, failure.message,
+                    failure.code, _written(failure.message),
                 ),
             )  # fmt: skip
             self._counts[State.FAILED] += self._connection.total_changes - before
@@ -185,7 +185,7 @@ class Ledger:
         with self._writing():
             self._connection.executemany(
                 "UPDATE inputs SET state = ?, code = ?, message = ? WHERE number = ?",
-                [(State.FAILED, f.code, f.message, number) for number, f in failures],
+                [(State.FAILED, f.code, _written(f.message), number) for number, f in failures],
             )
         self._moved(State.IN_FLIGHT, State.FAILED, len(failures))
 
@@ -280,6 +280,11 @@ class Ledger:
 def _bytes(name: str) -> bytes:
     """File names are bytes that need not be UTF-8."""
     return name.encode("utf-8", "surrogateescape")
+
+
+def _written(message: str) -> str:
+    """A message may quote a file's name, of which not every byte need be a character."""
+    return message.encode("utf-8", "backslashreplace").decode()
 
 
 def _text(name: bytes) -> str:

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -177,23 +178,26 @@ def _archive(path: str, kind: str) -> Iterator[Listed]:
 def _sheet(path: str, credentials: dicomweb.Credentials | None) -> Iterator[Listed]:
     """The first column, or the one named path, file or address; relative to the sheet's folder."""
     with Path(path).open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
-        column = 0
-        for number, row in enumerate(csv.reader(stream)):
-            if number == 0:
-                names = [cell.strip().lower() for cell in row]
-                column = next((names.index(c) for c in _COLUMNS if c in names), -1)
-                if column >= 0:
-                    continue
-                column = 0
-            cell = row[column].strip() if len(row) > column else ""
-            if not cell:
-                continue
+        for cell in _cells(stream):
             if is_remote(cell):
                 yield from inputs([cell], credentials)
             else:
                 yield from _named_in_sheet(
                     os.path.normpath(Path(path).parent / cell)  # links of the folder stay
                 )
+
+
+def _cells(sheet: Iterable[str]) -> Iterator[str]:
+    column = 0
+    for number, row in enumerate(csv.reader(sheet)):
+        if number == 0:
+            names = [cell.strip().lower() for cell in row]
+            named = next((names.index(c) for c in _COLUMNS if c in names), None)
+            if named is not None:
+                column = named
+                continue
+        if len(row) > column and (cell := row[column].strip()):
+            yield cell
 
 
 def _named_in_sheet(path: str) -> Iterator[Listed]:
@@ -241,27 +245,48 @@ def _remote_files(name: str, credentials: dicomweb.Credentials | None) -> Iterat
     elif glob.has_magic(path):
         found = iter(system.glob(path))
     elif system.isdir(path):
-        found = (
-            f"{folder.rstrip('/')}/{file}"
-            for folder, _, files in system.walk(path)
-            for file in files
-            if _may_be_one(file)
-        )
+        yield from _remote_folder(system, path, credentials)
+        return
     else:
         found = iter([path])
     for file in found:
         yield from _remote_file(system.unstrip_protocol(file), credentials)
 
 
+def _remote_folder(
+    system: Any, root: str, credentials: dicomweb.Credentials | None
+) -> Iterator[Listed]:
+    """The files below a folder. `walk` of fsspec would pass over what it may not list."""
+    waiting = [root]
+    while waiting:
+        folder = waiting.pop()
+        try:
+            entries = system.ls(folder, detail=True)
+        # Each file system of fsspec raises the errors of its library.
+        except Exception as e:
+            yield Unlisted(Address(system.unstrip_protocol(folder)), sources.remote_error(e))
+            continue
+        system.invalidate_cache(folder)  # it would keep what it has listed to the end
+        for entry in entries:
+            name = entry["name"]
+            if entry["type"] == "directory":
+                if name.rstrip("/") != folder.rstrip("/"):
+                    waiting.append(name)
+            elif _may_be_one(PurePosixPath(name).name):
+                yield from _remote_file(system.unstrip_protocol(name), credentials)
+
+
 def _remote_file(name: str, credentials: dicomweb.Credentials | None) -> Iterator[Listed]:
     if name.lower().endswith(".csv"):
         stream, _ = sources.open_stream(name)
-        with closing(stream), io.TextIOWrapper(stream, encoding="utf-8-sig") as text:
-            for row in csv.reader(text):
-                cell = row[0].strip() if row else ""
-                if dicomweb.is_dicomweb(cell):
+        text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
+        with closing(stream), text:
+            for cell in _cells(text):
+                if is_remote(cell):
                     yield from inputs([cell], credentials)
-                elif cell and cell.lower() not in _COLUMNS:
-                    yield Address(cell)
+                elif cell.startswith("/"):
+                    yield from _named_in_sheet(cell)
+                else:
+                    yield from _file(f"{name.rpartition('/')[0]}/{cell}")
     else:
         yield from _file(name)

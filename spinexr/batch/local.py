@@ -86,10 +86,15 @@ class LocalExecutor(Executor):
                     events.append(done)
             except (EOFError, OSError):
                 events.append(Lost(tuple(sorted(worker.under_way))))
+                # What fails is for the next call: what there is counts first.
                 try:
                     self._replace(worker)
                 except SpineXRError as e:
-                    self._failure = e  # for the next call: what there is counts first
+                    self._failure = e
+                except OSError as e:
+                    self._failure = BatchError(
+                        f"No process can be begun in the place of one that ended: {e.strerror}."
+                    )
         return events
 
     def close(self) -> None:
@@ -139,8 +144,9 @@ class LocalExecutor(Executor):
         dead.process.kill()
         dead.process.join()
         dead.process.close()
+        self._workers.remove(dead)
         worker = self._begin()
-        self._workers[self._workers.index(dead)] = worker
+        self._workers.append(worker)
         self._hear_begin(worker)
 
 

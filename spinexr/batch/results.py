@@ -164,7 +164,8 @@ def remove_uncommitted(folder: Path, parts: int) -> None:
     """Remove what a run left behind that was killed: all but the first `parts` parts."""
     committed = {part_name(n) for n in range(parts)}
     for file in folder.iterdir():
-        if file.name.startswith(("part-", ".")) and file.name not in committed:
+        ours = file.match("part-*.parquet") or file.match(f".part-*{_PARTIAL}")
+        if ours and file.name not in committed:
             file.unlink()
 
 
@@ -177,16 +178,24 @@ def write_failures(file: Path, rows: Iterable[Sequence[Mapping[str, Any]]]) -> N
     _write(file, (pa.Table.from_pylist(list(batch), FAILURES) for batch in rows), FAILURES)
 
 
-def write_bytes(file: Path, data: bytes) -> None:
-    """Write a file, whole or not at all.
+def write_bytes(file: Path, data: bytes, *, mode: int = 0o666) -> None:
+    """Write a file, whole or not at all; when this returns it is on the disk.
+
+    Args:
+        mode: who may do what with it, less what the process's umask takes away.
 
     Raises:
         OSError: it cannot be written.
     """
     partial = file.with_name(f".{file.name}{_PARTIAL}")
     try:
-        partial.write_bytes(data)
+        descriptor = os.open(partial, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, mode)
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
         partial.replace(file)
+        _sync(file.parent)
     finally:
         partial.unlink(missing_ok=True)
 

@@ -6,6 +6,9 @@ import os
 import stat
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,8 +26,16 @@ from spinexr.errors import (
     TooLargeError,
 )
 
-_ARCHIVES_OPEN = 16  # more than inputs are read at once, so that none in use is closed
+_ARCHIVES_OPEN = 16  # and those in use beyond them
 Stamp = tuple[Any, ...]
+
+
+@dataclass(slots=True, eq=False)
+class _Opened:
+    stamp: Stamp
+    archive: Archive
+    users: int = 0
+    outdated: bool = False  # the last user closes it
 
 
 def file_system(file: str) -> tuple[Any, str]:
@@ -54,7 +65,7 @@ class Sources:
         self._max_bytes = max_bytes
         self._dicomweb = dicomweb.Archive(credentials)
         self._lock = threading.Lock()
-        self._archives: OrderedDict[str, tuple[Stamp, Archive]] = OrderedDict()
+        self._archives: OrderedDict[str, _Opened] = OrderedDict()
 
     def read(self, address: Address) -> bytes:
         """The bytes of one input.
@@ -81,7 +92,7 @@ class Sources:
         """Close the archives that are open."""
         with self._lock:
             while self._archives:
-                self._archives.popitem()[1][1].close()
+                self._archives.popitem()[1].archive.close()
 
     def _remotely(self, address: Address) -> bytes:
         try:
@@ -122,23 +133,40 @@ class Sources:
 
     def _member(self, address: Address) -> bytes:
         before = stamp_of(address.file)
-        data = self._archive(address.file, before).read(address.member, max_bytes=self._max_bytes)
+        with self._archive(address.file, before) as archive:
+            data = archive.read(address.member, max_bytes=self._max_bytes)
         if stamp_of(address.file) != before:
             raise _changed()
         return data
 
-    def _archive(self, file: str, stamp: Stamp) -> Archive:
+    @contextmanager
+    def _archive(self, file: str, stamp: Stamp) -> Iterator[Archive]:
+        """An archive that nobody closes meanwhile."""
         with self._lock:
-            known = self._archives.pop(file, None)
-            if known is not None and known[0] != stamp:
-                known[1].close()
-            if known is None or known[0] != stamp:
+            opened = self._archives.pop(file, None)
+            if opened is not None and opened.stamp != stamp:
+                self._close(opened)
+                opened = None
+            if opened is None:
                 stream, size = open_stream(file)
-                known = (stamp, Archive(stream, archives.kind_of(file) or "", size=size))
-            self._archives[file] = known
+                archive = Archive(stream, archives.kind_of(file) or "", size=size)
+                opened = _Opened(stamp, archive)
+            opened.users += 1
+            self._archives[file] = opened
             while len(self._archives) > _ARCHIVES_OPEN:
-                self._archives.popitem(last=False)[1][1].close()
-            return known[1]
+                self._close(self._archives.popitem(last=False)[1])
+        try:
+            yield opened.archive
+        finally:
+            with self._lock:
+                opened.users -= 1
+                if opened.outdated:
+                    self._close(opened)
+
+    def _close(self, opened: _Opened) -> None:
+        opened.outdated = True
+        if not opened.users:
+            opened.archive.close()
 
 
 def stamp_of(file: str) -> Stamp:

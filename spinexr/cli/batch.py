@@ -122,6 +122,12 @@ def batch(
             raise click.UsageError("--dask and --workers exclude each other.")
         _check_scheduler(scheduler)
     keep = _kept(keep)
+    for name in inputs:
+        if Path(name).is_dir() and out.resolve().is_relative_to(Path(name).resolve()):
+            raise click.UsageError(
+                f"--out {out} lies in {name}, so the results would be inputs themselves: choose "
+                "another folder."
+            )
     try:
         listing.check(inputs)
     except SpineXRError as e:
@@ -252,6 +258,12 @@ def _run(
     if folder.holds(about.identity) and not resume:
         raise click.UsageError(
             f"{folder.root} holds results of this batch; --resume goes on with them."
+        )
+    if resume and folder.in_use and not folder.holds(about.identity):
+        click.echo(
+            "No results of these weights and options are there, so this begins anew; those of "
+            f"others are kept in {folder.root / 'earlier'}.",
+            err=True,
         )
     folder.choose(about.identity)
     ledger = Ledger(folder.ledger)

@@ -15,7 +15,7 @@ import pytest
 from spinexr.batch import listing, results
 from spinexr.batch.address import Address
 from spinexr.batch.driver import Driver, Places, Progress
-from spinexr.batch.executor import Event
+from spinexr.batch.executor import Event, Lost, Task
 from spinexr.batch.ledger import Ledger, State
 from spinexr.errors import BatchError
 from spinexr.reporting import codes
@@ -371,17 +371,70 @@ def test_what_cannot_be_listed_is_a_failure_of_its_own(batch: Batch, files: Path
     assert batch.failures == {"none.dcm": "not_dicom", "loop": "link_loop"}
 
 
-def test_the_driver_holds_no_more_inputs_for_a_longer_list(batch: Batch) -> None:
+def test_a_worker_that_dies_idle_sets_nobody_beside_a_suspect(batch: Batch, files: Path) -> None:
+    class Dying(Here):
+        beside = 0
+        alone = False
+
+        def submit(self, task: Task) -> None:
+            super().submit(task)
+            self.beside = max(self.beside, len(self._waiting) if self.alone else 0)
+
+        def wait(self, timeout_s: float) -> Sequence[Event]:
+            found = list(super().wait(timeout_s))
+            if isinstance(found[0], Lost):
+                self.alone = True
+            return [Lost(()), *found]
+
+    (files / _DEADLY).write_bytes(radiograph(7))
+    executor = Dying(worker(), capacity=9, deadly=[_DEADLY])
+    batch.run(files, executor=executor)
+    assert executor.beside == 1
+    assert len(batch.rows) == 5
+
+
+def test_a_list_that_is_slow_keeps_nobody_waiting(batch: Batch) -> None:
+    now = 0.0
     listed = 0
-    most_ahead = 0
 
     def addresses() -> Iterator[Address]:
-        nonlocal listed, most_ahead
+        nonlocal listed, now
+        for n in range(20):
+            listed, now = n + 1, now + 1.0
+            yield Address(f"/{n}")
+
+    begun: list[int] = []
+
+    class Watched(Here):
+        def submit(self, task: Task) -> None:
+            super().submit(task)
+            begun.append(listed)
+
+    driver = Driver(
+        ledger=batch.ledger, executor=Watched(Null()), places=Places(batch.results),
+        schema=results.schema(()), max_bytes=MAX_BYTES, clock=lambda: now,
+    )  # fmt: skip
+    assert driver.run(addresses())
+    assert begun[0] == 1
+
+
+def test_a_longer_list_is_not_held_by_the_driver(batch: Batch) -> None:
+    listed = 0
+    listed_first = 0
+
+    def addresses() -> Iterator[Address]:
+        nonlocal listed
         for n in range(5000):
             listed += 1
             yield Address(f"/{n}")
 
-    executor = Here(Null(), capacity=50)
+    class Watched(Here):
+        def submit(self, task: Task) -> None:
+            nonlocal listed_first
+            super().submit(task)
+            listed_first = listed_first or listed
+
+    executor = Watched(Null(), capacity=50)
     driver = Driver(
         ledger=batch.ledger, executor=executor, places=Places(batch.results),
         schema=results.schema(()), max_bytes=MAX_BYTES, rows_a_part=1000,
@@ -389,4 +442,5 @@ def test_the_driver_holds_no_more_inputs_for_a_longer_list(batch: Batch) -> None
     assert driver.run(addresses())
     assert batch.ledger.count(State.ANSWERED) == 5000
     assert executor.most_under_way == 50
+    assert listed_first <= 512
     assert [len(pq.read_table(f)) for f in sorted(batch.results.iterdir())] == [1000] * 5

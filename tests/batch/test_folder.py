@@ -93,6 +93,15 @@ def test_results_of_somebody_else_are_not_mixed_with_ours(tmp_path: Path) -> Non
         OutputFolder(tmp_path)
 
 
+def test_results_whose_ledger_is_gone_are_left_alone(folder: OutputFolder) -> None:
+    folder.choose(ONE)
+    fill(folder, "one")
+    folder.ledger.unlink()
+    with pytest.raises(BatchError, match=r"ledger\.sqlite is gone"):
+        folder.choose(ONE)
+    assert (folder.results / "part-000000.parquet").read_text() == "one"
+
+
 @pytest.mark.parametrize(
     ("name", "content"), [("set.json", '{"bundle'), ("salt", ""), ("salt", "no salt")]
 )

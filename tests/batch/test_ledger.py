@@ -38,6 +38,16 @@ def test_an_input_is_known_by_file_and_member(tmp_path: Path) -> None:
     ledger.close()
 
 
+def test_a_message_may_quote_a_name_that_is_no_text(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "l")
+    ledger.add([A])
+    (entry,) = ledger.take(1)
+    ledger.fail([(entry.number, Failure("code", "s3://b/\udcfc"))])
+    ledger.add_failed(C, Failure("code", "/\udcff"))
+    assert [f["message"] for f in next(ledger.failures())] == ["s3://b/\\udcfc", "/\\udcff"]
+    ledger.close()
+
+
 def test_two_drivers_never_share_a_ledger(tmp_path: Path) -> None:
     first = Ledger(tmp_path / "l")
     with pytest.raises(BatchError, match="Another batch"):

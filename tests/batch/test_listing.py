@@ -192,6 +192,33 @@ def test_addresses_are_listed_as_folders_and_globs_are() -> None:
     assert files("memory://bucket/*.dcm") == ["memory:///bucket/a.dcm"]
 
 
+@pytest.mark.usefixtures("memory")
+def test_a_folder_of_addresses_that_is_refused_is_named_and_the_others_are_listed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    system = fsspec.filesystem("memory")
+    ls = system.ls
+
+    def refusing(path: str, **options: object) -> object:
+        if path.endswith("deep"):
+            raise PermissionError("the token has expired")
+        return ls(path, **options)
+
+    monkeypatch.setattr(system, "ls", refusing)
+    found = list(listing.inputs(["memory://bucket"]))
+    assert [str(f) for f in found if isinstance(f, Address)] == ["memory:///bucket/a.dcm"]
+    assert codes("memory://bucket") == {"deep": "source_denied"}
+
+
+@pytest.mark.usefixtures("memory")
+def test_a_sheet_at_an_address_is_read_as_a_local_one(folder: Path) -> None:
+    text = f"label,path\n1,deep/b.dcm\n0,memory://bucket/a.dcm\n0,{folder / 'a.dcm'}\n"
+    fsspec.filesystem("memory").pipe("/bucket/list.csv", text.encode())
+    assert files("memory://bucket/list.csv") == [
+        str(folder / "a.dcm"), "memory:///bucket/a.dcm", "memory:///bucket/deep/b.dcm",
+    ]  # fmt: skip
+
+
 def test_an_address_of_a_local_file_is_its_path(folder: Path) -> None:
     assert files((folder / "a.dcm").as_uri()) == [str(folder / "a.dcm")]
 

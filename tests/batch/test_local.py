@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import psutil
 import pytest
@@ -79,6 +81,21 @@ def test_what_was_answered_or_lost_counts_before_a_worker_that_cannot_begin_agai
     assert events(executor, 1) == [Lost((1,))]
     with pytest.raises(ModelsNotReadyError):
         executor.wait(0)
+
+
+def test_a_worker_that_no_process_can_replace_ends_the_batch_by_name(
+    executor: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full() -> NoReturn:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    (tmp_path / "deadly").write_bytes(KILL)
+    monkeypatch.setattr(executor, "_begin", full)
+    executor.submit(Task(1, Address(str(tmp_path / "deadly"))))
+    assert events(executor, 1) == [Lost((1,))]
+    with pytest.raises(BatchError, match="Cannot allocate memory"):
+        executor.wait(0)
+    executor.close()
 
 
 def test_a_batch_names_the_file_that_kills_its_workers_and_answers_the_others(

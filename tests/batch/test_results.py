@@ -13,6 +13,7 @@ from spinexr.batch.executor import Answer, Task
 from spinexr.domain import DetectPolicy
 from tests import builders
 from tests.batch.workers import worker
+from tests.fakes import NORMAL, FakeEngine
 
 _KEPT = ("PatientID", "StudyDate", results.ADDRESS)
 
@@ -59,6 +60,12 @@ def test_attributes_are_there_when_they_are_named_and_only_then(tmp_path: Path) 
 
 
 def test_findings_are_null_where_nobody_looked(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    engine.logits = dict.fromkeys(engine.logits, NORMAL)
+    (row,) = rows(tmp_path, 1, engine=engine)
+    assert row["decision"] == "normal"
+    assert row["detector_ran"] is False
+    assert row["findings"] is None
     (row,) = rows(tmp_path, 1, detect=DetectPolicy.ALWAYS)
     assert row["detector_ran"]
     assert row["findings"][0]["tentative"] is False
@@ -87,8 +94,9 @@ def test_duckdb_reads_a_result_set(written: Path) -> None:
 
 def test_what_a_killed_run_left_behind_is_removed(written: Path) -> None:
     (written / ".part-000002.parquet.partial").write_bytes(b"half of it")
+    (written / ".nfs0001").mkdir()
     results.remove_uncommitted(written, 1)
-    assert [f.name for f in written.iterdir()] == ["part-000000.parquet"]
+    assert sorted(f.name for f in written.iterdir()) == [".nfs0001", "part-000000.parquet"]
 
 
 def test_the_summary_counts_what_the_rows_say(written: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from spinexr.batch import archives, listing
 from spinexr.batch.address import Address
 from spinexr.batch.listing import Listed, Unlisted
-from spinexr.batch.sources import Sources
+from spinexr.batch.sources import Sources, stamp_of
 from spinexr.errors import SpineXRError
 
 MAX_BYTES = 1000
@@ -107,6 +107,17 @@ def test_an_archive_that_was_replaced_is_opened_anew(tmp_path: Path, sources: So
     assert sources.read(Address(str(file), "x")) == b"1"
     write_zip(tmp_path / "b.zip", x=b"2").replace(file)
     assert sources.read(Address(str(file), "x")) == b"2"
+
+
+def test_an_archive_in_use_is_not_closed_for_others(
+    tmp_path: Path, sources: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("spinexr.batch.sources._ARCHIVES_OPEN", 1)
+    first, second = (write_zip(tmp_path / name, x=b"1") for name in ("a.zip", "b.zip"))
+    with sources._archive(str(first), stamp_of(str(first))) as archive:
+        assert sources.read(Address(str(second), "x")) == b"1"
+        assert archive.read("x", max_bytes=10) == b"1"
+    assert sources.read(Address(str(first), "x")) == b"1"
 
 
 def test_a_member_without_a_name_ends_no_list(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ LONGEST_S = 60.0
 KILL = b"kill"  # what a file holds that ends its worker
 
 
-def worker(**options: object) -> Worker:
+def worker(engine: FakeEngine | None = None, **options: object) -> Worker:
     """The real worker over a fake engine; options as in `work.Options`."""
     chosen = Options(**{"max_bytes": MAX_BYTES, "max_pixels": 10**7, "salt": SALT, **options})  # type: ignore[arg-type]
 
@@ -41,7 +41,7 @@ def worker(**options: object) -> Worker:
             keep=chosen.read_keywords,
         )
 
-    return Worker(Predictor(fake_bundle(), FakeEngine(), 4), read, chosen, slots=2)
+    return Worker(Predictor(fake_bundle(), engine or FakeEngine(), 4), read, chosen, slots=2)
 
 
 @dataclass(frozen=True)
