@@ -166,8 +166,8 @@ def _destination(table: _Table) -> Destination:
     if deidentify and ObjectKind.PICTURE in kinds:
         table.refuse("objects", "picture may have a name burned in, so it is never de-identified")
     user, secret = table.text("user", ""), _secret(table)
-    if user and not secret:
-        table.refuse("password_file", "is needed beside user")
+    if bool(user) != (table.get("password_file") is not None):
+        table.refuse("password_file", "goes with user, and user with it; token_file with neither")
     if parts.scheme in _DICOM and secret:
         table.refuse("address", "logins are for http and https; dicoms has certificates")
     tls = Tls(table.file("certificate"), table.file("key"), table.file("authority"))

@@ -3,7 +3,7 @@
 Nothing is taken out of finished objects: the excerpt of the file that objects are made from is
 replaced by one that holds only what is listed here, so what nobody thought of is not in it. Of the
 attributes of PS3.15 table E.1-1 that the objects have, names, identifiers and UIDs are replaced,
-and all others that the basic profile removes or empties are empty.
+sex is kept, and all others that the basic profile removes or empties are empty.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from pydicom.filewriter import write_dataset
 
 from spinexr.analysis import UNFAMILIAR
 from spinexr.domain import Analysis, Source
+from spinexr.imaging.display import MODALITY_LUT_IGNORED, VOI_LUT_IGNORED, WINDOW_IGNORED
 from spinexr.imaging.gate import BODY_PART_UNKNOWN, BURNED_IN, FOR_PROCESSING
 
 NOW = datetime(2000, 1, 1)  # Content Date must be there: one that says nothing
-METHOD = "SpineXR: made from an excerpt without identity, UIDs by keyed hash"
+METHOD = "SpineXR: from an excerpt without identity, UIDs by keyed hash"  # LO, 64 at most
 _UIDS = ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 # Geometry, values and kind of the image; no text that somebody typed.
 _KEPT = (
@@ -36,7 +37,10 @@ _KEPT = (
 )  # fmt: skip
 _EXPLAINED = ("LUTExplanation", "ModalityLUTType")
 # Others quote the file.
-_FIXED_NOTICES = (UNFAMILIAR, BODY_PART_UNKNOWN, BURNED_IN, FOR_PROCESSING)
+_FIXED_NOTICES = (
+    UNFAMILIAR, BODY_PART_UNKNOWN, BURNED_IN, FOR_PROCESSING,
+    MODALITY_LUT_IGNORED, VOI_LUT_IGNORED, WINDOW_IGNORED,
+)  # fmt: skip
 
 
 def deidentified(analysis: Analysis, *, salt: bytes, body_parts: Collection[str]) -> Analysis:
@@ -67,9 +71,9 @@ def deidentified(analysis: Analysis, *, salt: bytes, body_parts: Collection[str]
     for keyword in _UIDS:
         if keyword in old:
             setattr(new, keyword, _uid(str(old[keyword].value), salt))
-    who = "\n".join(str(old.get(k, "")) for k in ("IssuerOfPatientID", "PatientID"))
+    issuer, patient = (str(old.get(k, "")) for k in ("IssuerOfPatientID", "PatientID"))
     # Without an ID the study stands for the patient: two studies of one may then look like two.
-    who = who.strip() or str(old.get("StudyInstanceUID", ""))
+    who = f"{issuer}\n{patient}" if patient.strip() else str(old.get("StudyInstanceUID", ""))
     new.PatientID = new.PatientName = f"SPX-{_digest('patient', who, salt)[:12].hex().upper()}"
     stream = DicomBytesIO()
     stream.is_implicit_VR, stream.is_little_endian = False, True

@@ -50,8 +50,10 @@ def client_context(tls: Tls) -> ssl.SSLContext:
     Raises:
         ConfigurationError: a file holds no certificate or key.
     """
-    context = ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if tls.authority is None:
+        context.load_default_certs()  # with an authority of one's own, that one alone
     _load(context, tls)
     return context
 

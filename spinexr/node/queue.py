@@ -213,6 +213,7 @@ class Queue:
 
         Returns:
             The random name it goes by in logs; None where the queue holds the same object already.
+            A dead letter that is sent again waits again.
 
         Raises:
             InstanceDiffersError: it holds another object with this UID.
@@ -223,25 +224,34 @@ class Queue:
         try:
             with self._writing() as connection:
                 known = connection.execute(
-                    "SELECT content FROM objects WHERE instance = ?", (name,)
+                    "SELECT number, request, content, state FROM objects WHERE instance = ?",
+                    (name,),
                 ).fetchone()
-                if known is not None:
-                    if known[0] == content:
-                        return None
+                if known is None:
+                    self._refuse_too_much(len(data))
+                    connection.execute(
+                        "INSERT INTO objects (request, caller, instance, content, received, data)"
+                        " VALUES (?, ?, ?, ?, ?, ?)",
+                        (
+                            request, caller, name, content, f"{now:%Y-%m-%d %H:%M:%S}",
+                            self._seal.close(data, f"object {request}"),
+                        ),
+                    )  # fmt: skip
+                elif known[2] != content:
                     raise InstanceDiffersError(
                         "An object with this SOP Instance UID (0008,0018) and other content is in "
                         "the queue. Send it again once that is delivered or, where it is a dead "
                         "letter, dropped (python -m spinexr node letters list)."
                     )
-                self._refuse_too_much(len(data))
-                connection.execute(
-                    "INSERT INTO objects (request, caller, instance, content, received, data)"
-                    " VALUES (?, ?, ?, ?, ?, ?)",
-                    (
-                        request, caller, name, content, f"{now:%Y-%m-%d %H:%M:%S}",
-                        self._seal.close(data, f"object {request}"),
-                    ),
-                )  # fmt: skip
+                elif known[3] != State.DEAD:
+                    return None
+                else:
+                    request = str(known[1])
+                    connection.execute(
+                        "UPDATE objects SET state = ?, deaths = 0, attempts = 0, code = NULL,"
+                        " message = NULL, data = ? WHERE number = ?",
+                        (State.WAITING, self._seal.close(data, f"object {request}"), known[0]),
+                    )
         except sqlite3.Error as e:
             raise QueueFullError(f"The queue cannot be written: {e}.") from e
         self._tell()
@@ -481,6 +491,8 @@ class Queue:
                 raise
 
     def _bury(self, table: str, number: int, code: str, message: str) -> None:
+        if table == "objects":
+            self._begun = None
         with self._writing() as connection:
             connection.execute(
                 f"UPDATE {table} SET state = ?, code = ?, message = ?, attempts = attempts + 1"  # noqa: S608

@@ -39,6 +39,7 @@ _VERIFICATION = "1.2.840.10008.1.1"  # the SOP class of C-ECHO
 SUCCESS, NO_ROOM, TOO_LARGE, DIFFERS, FAULT = 0x0000, 0xA700, 0xA702, 0xC002, 0xC000
 _PDU_BYTES = 1024 * 1024
 _REQUEST_PDU_BYTES = 64 * 1024  # an association request with every context there is has a few KB
+_MOST_UNANSWERED = 2  # the protocol allows one, unless more were agreed on, which they never are
 _OVERHEAD_BYTES = 64 * 1024  # commands and headers around an object of the largest size
 
 
@@ -102,6 +103,7 @@ class Receiver:
             (evt.EVT_PDU_RECV, self._weigh),
             (evt.EVT_DIMSE_RECV, self._message_ended),
             (evt.EVT_REJECTED, self._rejected),
+            (evt.EVT_CONN_CLOSE, self._closed),
         ]
         try:
             server = ae.make_server(
@@ -171,17 +173,33 @@ class Receiver:
 
     def _weigh(self, event: Any) -> None:
         """End the association of an object that goes on for too long: it lies in memory."""
-        association = event.assoc
-        weight = getattr(association, "spinexr_weight", 0) + len(event.pdu)
-        association.spinexr_weight = weight
+        weight = getattr(event.assoc, "spinexr_weight", 0) + len(event.pdu)
+        event.assoc.spinexr_weight = weight
         if weight > self._door.max_bytes + _OVERHEAD_BYTES:
-            _log.warning("association ended: the object is too large")
-            self._count(str(association.requestor.ae_title).strip(), "too_large")
+            self._end(event.assoc, "too_large")
+
+    def _message_ended(self, event: Any) -> None:
+        event.assoc.spinexr_weight = 0
+        # What comes before its turn lies in memory.
+        if event.assoc.dimse.msg_queue.qsize() >= _MOST_UNANSWERED:
+            self._end(event.assoc, "unanswered")
+
+    def _end(self, association: Any, why: str) -> None:
+        """Once: after an abort PDUs go on coming in for a while."""
+        if not getattr(association, "spinexr_ended", False):
+            association.spinexr_ended = True
+            _log.warning("association ended", why=why)
+            self._count(str(association.requestor.ae_title).strip(), why)
             association.abort()
 
     @staticmethod
-    def _message_ended(event: Any) -> None:
-        event.assoc.spinexr_weight = 0
+    def _closed(event: Any) -> None:
+        """A connection that ends before it asks for anything, as a probe's, counts no longer.
+
+        The library would have it wait until a timeout, and refuse others meanwhile.
+        """
+        if event.assoc.requestor.primitive is None:
+            event.assoc.dul.to_user_queue.put(None)
 
     def _rejected(self, event: Any) -> None:
         # Whose titles are not known may write anything there.

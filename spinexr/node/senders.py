@@ -28,6 +28,9 @@ logging.getLogger("dicomweb_client").setLevel(logging.CRITICAL + 1)
 
 _OUT_OF_RESOURCES = 0xA7  # first byte; PS3.4 table B.2-1
 _NOT_AUTHORISED = 0x0124
+# The archive has the object already: UIDs are derived, so it is the same one.
+_DUPLICATE = 0x0111
+_DICOM_JSON = ("application/dicom+json", "application/json")
 _UNCHUNKED = 1 << 31  # some servers take no chunked bodies
 _CALLING_AE_NOT_KNOWN = (0x01, 0x01, 0x03)  # PS3.8 table 9-21
 _CALLED_AE_NOT_KNOWN = (0x01, 0x01, 0x07)
@@ -123,7 +126,7 @@ class DicomSender:
 def _judge(name: str, status: int | None) -> None:
     if status is None:
         raise _unavailable(name, "no answer")
-    if status == 0x0000 or status >> 12 == 0xB:  # a warning: stored, with something changed
+    if status in (0x0000, _DUPLICATE) or status >> 12 == 0xB:  # a warning: stored, but changed
         return
     if status == _NOT_AUTHORISED:
         raise DestinationDeniedError(f"{name} answered 0x{status:04X}: not authorised.")
@@ -137,6 +140,8 @@ class WebSender:
 
     def __init__(self, destination: Destination) -> None:
         self._name, self._destination = destination.name, destination
+        if destination.scheme == "https":
+            network.client_context(destination.tls)  # that its files can be used
         with self._session() as session:
             self._client(session)
 
@@ -146,15 +151,17 @@ class WebSender:
             with self._session() as session:
                 answer = self._client(session).store_instances([dataset])
         except requests.HTTPError as e:
-            raise self._refusal(e.response) from e
+            if (refusal := self._refusal(e.response)) is not None:
+                raise refusal from e
+            return
         except (requests.RequestException, OSError) as e:
             raise _unavailable(self._name, type(e).__name__) from e
         # What came is no answer of DICOMweb: a proxy's page, or cut off.
         except Exception as e:
             why = f"its answer is none of DICOMweb ({type(e).__name__})"
             raise _unavailable(self._name, why) from e
-        failed = answer.get("FailedSOPSequence")
-        if failed:
+        # The other one is for what the archive could not even take for an instance.
+        for failed in filter(None, map(answer.get, ("FailedSOPSequence", "OtherFailuresSequence"))):
             _judge(self._name, int(failed[0].get("FailureReason", 0xC000)))
 
     def _session(self) -> requests.Session:
@@ -171,7 +178,7 @@ class WebSender:
         elif destination.secret:
             session.headers["Authorization"] = f"Bearer {destination.secret}"
         session.headers["Accept"] = "application/dicom+json"
-        session.hooks["response"].append(_refuse_redirect)
+        session.hooks["response"] += [_refuse_redirect, _refuse_others]
         return session
 
     def _client(self, session: requests.Session) -> DICOMwebClient:
@@ -185,7 +192,8 @@ class WebSender:
         client.set_http_retry_params(retry=False)  # the queue does that, and survives
         return client
 
-    def _refusal(self, response: requests.Response | None) -> Exception:
+    def _refusal(self, response: requests.Response | None) -> Exception | None:
+        """What an answer other than success means; None where it is success all the same."""
         if response is None:
             return _unavailable(self._name, "no answer")
         status = response.status_code
@@ -197,9 +205,10 @@ class WebSender:
                 _judge(self._name, int(failed[0].FailureReason))
             except (DestinationDeniedError, DestinationUnavailableError, ObjectRefusedError) as e:
                 return e
-            except Exception:  # noqa: S110  (whatever the body is, the status says enough)
-                pass
-            return ObjectRefusedError(f"{self._name} answered 409.")
+            # Whatever else the body is, the status says enough.
+            except Exception:
+                return ObjectRefusedError(f"{self._name} answered 409.")
+            return None
         if status in (408, 425, 429) or status >= 500:
             return _unavailable(self._name, f"it answered {status}")
         return ObjectRefusedError(f"{self._name} answered {status}.")
@@ -210,6 +219,23 @@ def _refuse_redirect(response: requests.Response, **_: object) -> None:
     if response.is_redirect:
         response.close()  # nobody will read it
         raise requests.TooManyRedirects("redirected", response=response)
+
+
+def _refuse_others(response: requests.Response, **_: object) -> None:
+    """Success that is none of DICOMweb, such as a proxy's page; the client would take it as one.
+
+    It also knows a media type only without parameters.
+    """
+    if not response.ok or not response.content:
+        return
+    kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if kind not in _DICOM_JSON:
+        raise _NotDicomWebError
+    response.headers["Content-Type"] = kind
+
+
+class _NotDicomWebError(Exception):
+    """An answer that is none of DICOMweb."""
 
 
 def _unavailable(name: str, why: str) -> DestinationUnavailableError:

@@ -175,7 +175,10 @@ SILENCE = -1  # the association ends in the place of an answer
 class Web:
     """A STOW-RS server that answers what it is told to, and keeps what was sent."""
 
-    def __init__(self, *answers: tuple[int, bytes], forever: tuple[int, bytes] = (200, b"{}")):
+    def __init__(
+        self, *answers: tuple[int, bytes], forever: tuple[int, bytes] = (200, b"{}"),
+        kind: str = "application/dicom+json",
+    ) -> None:  # fmt: skip
         self.bodies: list[bytes] = []
         self.headers: list[dict[str, str]] = []
         given = list(answers)
@@ -194,7 +197,7 @@ class Web:
                 if status in (301, 302, 307):
                     self.send_header("Location", text.decode())
                     text = b""
-                self.send_header("Content-Type", "application/dicom+json")
+                self.send_header("Content-Type", kind)
                 self.send_header("Content-Length", str(len(text)))
                 self.end_headers()
                 self.wfile.write(text)

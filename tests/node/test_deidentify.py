@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset
 from spinexr.domain import DetectPolicy, ObjectKind
 from spinexr.imaging import reader
 from spinexr.inference.predictor import Predictor
+from spinexr.node import deidentify
 from spinexr.node.work import Worker
 from spinexr.phantom import writer
 from spinexr.reporting import codes
@@ -51,6 +52,19 @@ def objects(predictor: Predictor) -> Any:
 
 def opened(data: bytes) -> Dataset:
     return pydicom.dcmread(BytesIO(data))
+
+
+def test_patients_without_an_id_are_not_one_patient(objects: Any) -> None:
+    without = {"PatientID": "", "IssuerOfPatientID": "HOSPITAL"}
+    pseudonyms = set()
+    for study in ("1.2.1", "1.2.2"):
+        image = radiograph(attributes=without | {"StudyInstanceUID": study})
+        pseudonyms.add(opened(objects(image)["report"]).PatientID)
+    assert len(pseudonyms) == 2
+
+
+def test_the_method_fits_its_attribute() -> None:
+    assert len(deidentify.METHOD) <= 64  # LO
 
 
 def test_nothing_of_the_patient_is_in_them(objects: Any) -> None:

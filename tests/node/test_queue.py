@@ -371,6 +371,20 @@ def test_a_damaged_record_is_a_dead_letter_and_the_others_have_their_turn(tmp_pa
     queue.close()
 
 
+def test_a_dead_letter_that_is_sent_again_waits_again(queue: Queue) -> None:
+    name = receive(queue)
+    received = queue.next_received()
+    assert received is not None
+    queue.failed(received, "busy", "too much at once")
+    assert queue.next_received() is None
+    assert receive(queue) == name
+    assert queue.letters() == []
+    again = queue.next_received()
+    assert again is not None
+    assert (again.data, again.deaths, again.attempts) == (MARK, 0, 0)
+    assert receive(queue) is None
+
+
 def test_what_was_closed_in_one_place_opens_in_no_other(tmp_path: Path) -> None:
     closed = seal.from_file(key_file(tmp_path))
     data = closed.close(MARK, "object 1")

@@ -13,6 +13,8 @@ from typing import Any
 import pydicom
 import pytest
 from pydicom import uid
+from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.dsutils import encode
 
 from spinexr.errors import ConfigurationError, NotDicomError
 from spinexr.node import network, receiver
@@ -22,6 +24,8 @@ from spinexr.node.work import Answer
 from tests import builders
 from tests.node import certificates, peers
 from tests.node.peers import association, radiograph, running, send
+
+VERIFICATION = "1.2.840.10008.1.1"
 
 
 def never(_data: bytes, _caller: str) -> Any:
@@ -64,7 +68,7 @@ def test_other_objects_and_compressions_are_not_agreed_on(
 ) -> None:
     with running(tmp_path) as (node, _queue), association(node.port, **context) as found:
         accepted = {c.abstract_syntax for c in found.accepted_contexts}
-    assert accepted == {"1.2.840.10008.1.1"}
+    assert accepted == {VERIFICATION}
 
 
 @pytest.mark.parametrize("syntax", builders.LOSSLESS | builders.LOSSY)
@@ -118,7 +122,7 @@ def test_an_object_beyond_the_limit_is_refused(tmp_path: Path) -> None:
         node._receiver._door = peers.door(max_bytes=1000)
         with association(node.port) as found:
             answer = found.send_c_store(radiograph())
-        assert answer.get("Status") in (receiver.TOO_LARGE, None)
+        assert answer.get("Status") == receiver.TOO_LARGE
         assert queue.counts.received == 0
         node._receiver._door = peers.door()
         assert send(node.port, radiograph()) == [0x0000]
@@ -209,6 +213,44 @@ def test_more_associations_than_allowed_are_rejected(tmp_path: Path) -> None:
             with association(node.port) as c:
                 assert c.is_rejected
         assert send(node.port, radiograph()) == [0x0000]
+
+
+def test_connections_that_ask_for_nothing_keep_nobody_out(tmp_path: Path) -> None:
+    """As those of a monitor: the library would count each for a timeout."""
+    with running(tmp_path, associations=2) as (node, queue):
+        for _ in range(6):
+            socket.create_connection(("127.0.0.1", node.port)).close()
+        server: Any = node._receiver._server
+        peers.wait_until(queue, lambda: not server.active_associations)
+        assert send(node.port, radiograph()) == [0x0000]
+
+
+def test_a_peer_that_waits_for_no_answer_is_hung_up_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it sends meanwhile lies in memory."""
+    go_on, receive = threading.Event(), Queue.receive
+
+    def held_up(*args: Any, **options: Any) -> Any:
+        go_on.wait(peers.LONGEST_S)
+        return receive(*args, **options)
+
+    monkeypatch.setattr(Queue, "receive", held_up)
+    image = radiograph()
+    with running(tmp_path, work=never) as (node, _queue):
+        with association(node.port) as found:
+            (context,) = (c for c in found.accepted_contexts if c.abstract_syntax != VERIFICATION)
+            for n in range(6):
+                request = C_STORE()
+                request.MessageID, request.Priority = n + 1, 2
+                request.AffectedSOPClassUID = image.SOPClassUID
+                request.AffectedSOPInstanceUID = image.SOPInstanceUID
+                request.DataSet = BytesIO(encode(image, False, True) or b"")
+                found.dimse.send_msg(request, context.context_id or 0)
+            found.join(peers.LONGEST_S)
+            assert found.is_aborted
+        go_on.set()
+        assert send(node.port, radiograph(1)) == [0x0000]
 
 
 def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:

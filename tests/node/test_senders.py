@@ -137,9 +137,9 @@ def test_tls_judges_the_archive_s_certificate(tmp_path: Path) -> None:
 # --- STOW-RS --------------------------------------------------------------------------------------
 
 
-def failed(reason: int) -> bytes:
+def failed(reason: int, sequence: str = "00081198") -> bytes:
     item = {"00081197": {"vr": "US", "Value": [reason]}}
-    return json.dumps({"00081198": {"vr": "SQ", "Value": [item]}}).encode()
+    return json.dumps({sequence: {"vr": "SQ", "Value": [item]}}).encode()
 
 
 @pytest.mark.parametrize(
@@ -149,6 +149,8 @@ def failed(reason: int) -> bytes:
         ((200, b""), None),
         ((202, failed(0xA700)), DestinationUnavailableError),
         ((202, failed(0xC000)), ObjectRefusedError),
+        ((202, failed(0x0110, "0008119A")), ObjectRefusedError),
+        ((409, failed(0x0111)), None),
         ((409, failed(0x0122)), ObjectRefusedError),
         ((409, failed(0xA700)), DestinationUnavailableError),
         ((409, b"<html>"), ObjectRefusedError),
@@ -181,6 +183,25 @@ def test_every_answer_of_stow_means_something(
         web.close()
     connections = psutil.Process().net_connections()
     assert not [c for c in connections if c.raddr and c.raddr.port == web.port], "left open"
+
+
+@pytest.mark.parametrize(
+    ("kind", "answer", "error"),
+    [
+        ("text/html; charset=utf-8", (200, b"<html>log in"), DestinationUnavailableError),
+        ("application/dicom+json; charset=utf-8", (202, failed(0xC000)), ObjectRefusedError),
+        ("application/DICOM+JSON", (202, failed(0xA700)), DestinationUnavailableError),
+    ],
+)
+def test_success_counts_in_the_words_of_dicomweb_alone(
+    kind: str, answer: tuple[int, bytes], error: type[NodeError]
+) -> None:
+    web = Web(answer, kind=kind)
+    try:
+        with pytest.raises(error):
+            senders.to(destination(web.port, scheme="http"), ae_title="X").send(report())
+    finally:
+        web.close()
 
 
 @pytest.mark.parametrize(
