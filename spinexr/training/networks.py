@@ -87,7 +87,8 @@ class Teacher(nn.Module):
             wanted = nn.functional.batch_norm(wanted.float(), None, None, training=True)
             given = self.hints[str(stride)](features[stride]).float()
             # Networks differ in how they halve odd sizes.
-            given = nn.functional.adaptive_avg_pool2d(given, wanted.shape[2:])
+            rows, columns = wanted.shape[2:]
+            given = nn.functional.adaptive_avg_pool2d(given, (rows, columns))
             losses.append(nn.functional.mse_loss(given, wanted))
         return logit, torch.stack(losses).mean()
 
