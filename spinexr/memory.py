@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 MEBIBYTE = 1024 * 1024
-# The compiled networks at reduced precision under load, as measured; exact ones take more.
+# The compiled networks with YOLO11n under load, as measured; larger detectors take more.
 SERVING_NEEDS_MB = 512
 
 _CGROUP_LIMITS = (

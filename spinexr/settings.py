@@ -154,14 +154,18 @@ class Settings:
     engine: str = _setting(
         "auto",
         _choice("auto", "openvino", "torch"),
-        "what runs the networks; auto is torch on a GPU and OpenVINO otherwise",
+        "what runs the networks: openvino, torch, or auto, which is torch on an NVIDIA GPU",
     )
     precision: str = _setting(
         "exact",
         _choice("exact", "bf16", "int8"),
-        "numbers OpenVINO computes in; all but exact only after `compile` judged them",
+        "numbers OpenVINO computes in: exact, or bf16 and int8 once `compile` judged them",
     )
-    device: str = _setting("auto", _choice("auto", "cpu", "cuda", "mps"), "where the networks run")
+    device: str = _setting(
+        "auto",
+        _choice("auto", "cpu", "cuda", "mps"),
+        "where the networks run: auto, cpu, cuda, mps",
+    )
     engines: Path = _setting(
         PROJECT_ROOT / "engines", _path, "folder of networks compiled for OpenVINO"
     )
@@ -191,7 +195,9 @@ class Settings:
         60, _integer(1, 3600), "seconds in which a file that has arrived must be answered"
     )
     rate_limit: str = _setting(
-        "600 per minute", _rate, "most files analysed for one address; none for no limit"
+        "600 per minute",
+        _rate,
+        "most files analysed for one address: N per second, minute or hour, or none",
     )
     dicomweb_credentials: Path | None = _setting(
         None,
@@ -221,13 +227,19 @@ class Settings:
         (), _origins, "origins whose pages may call the API; none by default"
     )
     log_level: str = _setting(
-        "info", _choice("debug", "info", "warning", "error"), "how much is logged"
+        "info",
+        _choice("debug", "info", "warning", "error"),
+        "how much is logged: debug, info, warning, error",
     )
     log_format: str = _setting(
-        "console", _choice("console", "json"), "lines of the log: for people or for programs"
+        "console",
+        _choice("console", "json"),
+        "lines of the log: console for people, json for programs",
     )
     audit_file: Path | None = _setting(
-        None, _path, "file with a line for each analysis, without patients; rotates at 10 MB"
+        None,
+        _path,
+        "file with a line for each analysis, without patients; of 10 MB, and the five before it",
     )
 
     codes: Path | None = _setting(

@@ -415,14 +415,14 @@ def test_a_ruler_shows_millimetres(page: Page, attributes: dict[str, Any], said:
     page.mouse.move(picture[0] + 120, picture[1] + 50)
     page.mouse.up()
     length = 100 * 112 * 0.2 / (picture[2] - picture[0])
-    said = page.locator(".measure text")
-    expect(said).to_contain_text(f"{length:.1f} mm")
+    measured = page.locator(".measure text")
+    expect(measured).to_contain_text(f"{length:.1f} mm")
     # The same without dragging.
     page.mouse.click(picture[0] + 20, picture[1] + 80)
-    expect(said).to_contain_text("0.0 mm")
+    expect(measured).to_contain_text("0.0 mm")
     page.mouse.click(picture[0] + 120, picture[1] + 80)
     page.mouse.move(picture[0] + 60, picture[1] + 10)
-    expect(said).to_contain_text(f"{length:.1f} mm")
+    expect(measured).to_contain_text(f"{length:.1f} mm")
 
 
 def test_without_spacing_there_is_no_ruler(page: Page) -> None:
