@@ -148,14 +148,19 @@ class Depot:
         self._files.mkdir(mode=0o700, parents=True, exist_ok=True)
         return [sha256 for sha256 in dict.fromkeys(i.sha256 for i in items) if self._bad(sha256)]
 
-    def put(self, sha256: str, piece: bytes, *, offset: int, last: bool) -> None:
+    def put(
+        self, sha256: str, piece: bytes, *, offset: int, last: bool, shipment: str = ""
+    ) -> None:
         """Take the next piece of a file.
+
+        Args:
+            shipment: of whoever sends it; two may send the same file at once.
 
         Raises:
             BatchError: a piece was lost on the way, or the file is another one.
             OSError: there is no room.
         """
-        partial = self._files / f".{_checked(sha256)}.part"
+        partial = self._files / f".{_checked(sha256)}-{shipment}.part"
         with partial.open("r+b" if offset else "wb") as stream:
             if stream.seek(0, os.SEEK_END) != offset:
                 raise BatchError("A piece of the bundle was lost on its way to a worker.")

@@ -433,7 +433,7 @@ class DaskExecutor(Executor):
     async def _ship_file(self, file: Path, sha256: str, addresses: Sequence[str]) -> dict[str, str]:
         """Piece by piece, from the scheduler to one worker and from worker to worker."""
         refused: dict[str, str] = {}
-        size, offset = file.stat().st_size, 0
+        size, offset, shipment = file.stat().st_size, 0, uuid.uuid4().hex
         pieces = cargo.chunks(file)
         while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
             wanting = [a for a in addresses if a not in refused]
@@ -443,7 +443,7 @@ class DaskExecutor(Executor):
             (data,) = await self._client.scatter([piece], hash=False)
             futures = {
                 a: self._client.submit(
-                    dask_worker.put, data, sha256, offset, last,
+                    dask_worker.put, data, sha256, offset, last, shipment,
                     workers=[a], allow_other_workers=False, pure=False,
                 )
                 for a in wanting

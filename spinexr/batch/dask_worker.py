@@ -76,10 +76,10 @@ def lacking(items: Sequence[Item], dask_worker: Worker) -> list[str] | SpineXREr
     return _or_error(lambda: _depot(dask_worker).lacking(items))
 
 
-def put(piece: bytes, sha256: str, offset: int, last: bool) -> SpineXRError | None:
+def put(piece: bytes, sha256: str, offset: int, last: bool, shipment: str) -> SpineXRError | None:
     """As `Depot.put`, as a task."""
     depot = _depot(get_worker())
-    return _or_error(lambda: depot.put(sha256, piece, offset=offset, last=last))
+    return _or_error(lambda: depot.put(sha256, piece, offset=offset, last=last, shipment=shipment))
 
 
 async def begin(
@@ -147,6 +147,7 @@ class AnalyserPlugin(WorkerPlugin):  # type: ignore[misc]  # untyped
         self.error: SpineXRError | None = None
         self.root: Path | None = None
         self._opened, self._items = opened, items
+        self._ended = False
 
     async def setup(self, worker: Worker) -> None:
         """Load, while the worker goes on answering its scheduler."""
@@ -159,9 +160,12 @@ class AnalyserPlugin(WorkerPlugin):  # type: ignore[misc]  # untyped
         # OpenVINO and torch raise anything; and what is raised here is logged, not answered.
         except Exception as e:
             self.error = BatchError(f"The analyser could not be loaded: {type(e).__name__}: {e}")
+        if self._ended:  # while it was loaded
+            await self.teardown(worker)
 
     async def teardown(self, worker: Worker) -> None:
         """End the decoders and the networks."""
+        self._ended = True
         analyser, self.analyser = self.analyser, None
         if analyser is not None:
             await asyncio.to_thread(analyser.close)

@@ -270,16 +270,24 @@ def _run(
     stack.callback(ledger.close)
     if retry_failed:
         ledger.reopen_failed()
+    places = Places(
+        folder.results,
+        overlays=folder.overlays if opened.options.overlay else None,
+        objects=folder.objects if opened.options.codes else None,
+    )
+    answered = ledger.count(State.ANSWERED)
+    for place in (places.overlays, places.objects):
+        if answered and place is not None and not place.exists():
+            click.echo(
+                f"{answered:,} inputs were answered before; nothing of them will be in {place}.",
+                err=True,
+            )
     line = _Line()
     with _stoppable() as stop:
         driver = Driver(
             ledger=ledger,
             executor=executor,
-            places=Places(
-                folder.results,
-                overlays=folder.overlays if opened.options.overlay else None,
-                objects=folder.objects if opened.options.codes else None,
-            ),
+            places=places,
             schema=results.schema(opened.options.keep),
             max_bytes=opened.options.max_bytes,
             report=line,

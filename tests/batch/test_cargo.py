@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -164,6 +165,17 @@ def test_pieces_that_are_lost_or_changed_make_no_file(tmp_path: Path) -> None:
     with pytest.raises(BatchError, match="missing on a worker"):
         depot.folder([item])
     assert list((tmp_path / "files").iterdir()) == []
+
+
+def test_two_may_send_the_same_file_at_once(tmp_path: Path) -> None:
+    data = b"abcd"
+    depot, sha256 = Depot(tmp_path), hashlib.sha256(data).hexdigest()
+    depot.lacking([Item("a", sha256, 4)])
+    for shipment in ("one", "two"):
+        depot.put(sha256, data[:2], offset=0, last=False, shipment=shipment)
+    for shipment in ("one", "two"):
+        depot.put(sha256, data[2:], offset=2, last=True, shipment=shipment)
+    assert [f.name for f in (tmp_path / "files").iterdir()] == [sha256]
 
 
 @pytest.mark.parametrize("name", ["../a", "/a", "a/../../b", ""])

@@ -53,8 +53,9 @@ def test_a_batch_writes_a_table_a_page_and_pictures_and_goes_on_when_asked(
     assert "--resume" in again.stderr
 
     (radiographs / "none.dcm").write_bytes(b"nothing of the kind")
-    resumed = spinexr(*asked, "--overlay", "--keep", "PatientID", "--resume")
+    resumed = spinexr(*asked, "--overlay", "--keep", "PatientID", "--resume", "--dicom-out")
     assert resumed.returncode == 1
+    assert "3 inputs were answered before; nothing of them" in resumed.stderr
     assert pq.read_table(out / "results").num_rows == 3
     (failure,) = pq.read_table(out / "failures.parquet").to_pylist()
     assert failure["code"] == "not_dicom"
@@ -113,6 +114,15 @@ def test_wrong_calls_are_usage_errors(
     assert done.returncode == 2
     assert said in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_results_among_the_inputs_are_refused(radiographs: Path) -> None:
+    done = CliRunner().invoke(
+        main, ["batch", str(radiographs), "--out", str(radiographs / "deep/out")]
+    )
+    assert done.exit_code == 2
+    assert "choose another folder" in done.output
+    assert not (radiographs / "deep").exists()
 
 
 def test_a_batch_without_weights_names_the_files(tmp_path: Path, radiographs: Path) -> None:
