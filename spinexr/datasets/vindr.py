@@ -129,7 +129,7 @@ def read(root: Path, *, parts: Sequence[str] = PARTS, check_files: bool = True) 
         part_images, part_problems = _read_part(base, part, check_files=check_files)
         images += part_images
         problems += part_problems
-    problems += _across_parts(images)
+    problems += _across_parts(images, _train_ids(base) if "train" not in parts else [])
     bad = {p.image_id for p in problems if p.image_id is not None}
     return Dataset(base, tuple(i for i in images if i.image_id not in bad), tuple(problems))
 
@@ -281,10 +281,22 @@ def _check_file(
     ]
 
 
-def _across_parts(images: Sequence[LabelledImage]) -> list[DatasetProblem]:
+def _train_ids(base: Path) -> list[tuple[str, str]]:
+    """(study, image) of the train part, where there is one, so that a test part is held against it.
+
+    The other way round nothing is looked up: training never opens the test part.
+    """
+    if not (base / "annotations" / "train.csv").exists():
+        return []
+    return [(row.study_id, row.image_id) for row in _rows(base, "train")]
+
+
+def _across_parts(
+    images: Sequence[LabelledImage], train_ids: Sequence[tuple[str, str]]
+) -> list[DatasetProblem]:
     """Studies and images that stand in both parts: a test on them would be no test."""
-    part_of_study: dict[str, str] = {}
-    part_of_image: dict[str, str] = {}
+    part_of_study: dict[str, str] = {study: "train" for study, _ in train_ids}
+    part_of_image: dict[str, str] = {image: "train" for _, image in train_ids}
     problems = []
     for image in images:
         if part_of_study.setdefault(image.study_id, image.part) != image.part:

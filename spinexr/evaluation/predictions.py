@@ -116,11 +116,7 @@ def _fraction(column: str, text: str) -> float:
 
 def _as_list(box: ScoredBox) -> list[object]:
     b = box.box
-    return [
-        box.label,
-        round(box.confidence, 6),
-        *(round(v, 2) for v in (b.x1, b.y1, b.x2, b.y2)),
-    ]
+    return [box.label, box.confidence, b.x1, b.y1, b.x2, b.y2]
 
 
 def _from_list(values: Sequence[object], classes: Sequence[str]) -> ScoredBox:

@@ -63,11 +63,11 @@ def letterbox(grey: Grey, size: int) -> tuple[Grey, Frame]:
     top, left = round(down - 0.1), round(across - 0.1)
     bottom, right = round(down + 0.1), round(across + 0.1)
     framed = np.full((top + new_rows + bottom, left + new_columns + right), _GROUND, np.uint8)
-    framed[top : top + new_rows, left : left + new_columns] = _resized(grey, new_rows, new_columns)
+    framed[top : top + new_rows, left : left + new_columns] = resized(grey, new_rows, new_columns)
     return framed, Frame(rows, columns, new_rows, new_columns, top, left)
 
 
-def _resized(grey: Grey, rows: int, columns: int) -> Grey:
+def resized(grey: Grey, rows: int, columns: int) -> Grey:
     """Bilinear between the four nearest pixels, also where it shrinks.
 
     In the fixed-point arithmetic of OpenCV's INTER_LINEAR (modules/imgproc/src/resize.cpp), which

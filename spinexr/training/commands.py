@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from sklearn.metrics import roc_auc_score
 
@@ -132,15 +133,18 @@ def finish_ensemble(job: Job, part: TrainPart, options: ClassifierOptions, *, se
     alone = {a: Calibration(**r["calibration"]) for a, r in found.items()}
     logits = {a: alone[a].apply(np.array(r["logits"])) for a, r in found.items()}
     point = select.standard()
+    if search:
+        point = select.search({a: _sigmoid(z) for a, z in logits.items()}, abnormal)
     together = calibration.fit(
         np.stack([logits[a] for a in point.weights]),
         abnormal,
         weights=np.array(list(point.weights.values())),
     )
-    scores = {a: 1 / (1 + np.exp(-together.apply(z))) for a, z in logits.items()}
-    if search:
-        point = select.search(scores, abnormal)
+    served_logits = {a: together.apply(z) for a, z in logits.items()}
+    scores = {a: _sigmoid(z) for a, z in served_logits.items()}
     mean = np.sum([scores[a] * w for a, w in point.weights.items()], axis=0)
+    if search:
+        point = replace(point, threshold=select.youden(mean, abnormal))
     called = mean > point.threshold
     served = {a: c.then(together) for a, c in alone.items()}
     for architecture, fitted in served.items():
@@ -151,7 +155,9 @@ def finish_ensemble(job: Job, part: TrainPart, options: ClassifierOptions, *, se
         "ece": round(expected_calibration_error(abnormal, mean), 4),
         "sensitivity": round(float(called[abnormal].mean()), 4),
         "specificity": round(float((~called[~abnormal]).mean()), 4),
-        "members": {a: r["validation"] for a, r in found.items()},
+        "members": {
+            a: found[a]["validation"] | _calibrated(z, abnormal) for a, z in served_logits.items()
+        },
         "epochs": {a: r["epochs"] for a, r in found.items()},
         "calibration": {a: _rounded(asdict(c)) for a, c in served.items()},
         "operating_point": "searched on validation" if search else "standard",
@@ -169,6 +175,22 @@ def finish_ensemble(job: Job, part: TrainPart, options: ClassifierOptions, *, se
         f"{validation['sensitivity']}, specificity {validation['specificity']} at "
         f"{point.threshold:.3f}."
     )
+
+
+def _sigmoid(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    result: npt.NDArray[np.float64] = 1 / (1 + np.exp(-logits))
+    return result
+
+
+def _calibrated(
+    logits: npt.NDArray[np.float64], abnormal: npt.NDArray[np.bool_]
+) -> dict[str, float]:
+    """What a member's calibration changes of its figures, as it is served."""
+    margin = np.where(abnormal, logits, -logits)
+    return {
+        "ece": round(expected_calibration_error(abnormal, _sigmoid(logits)), 4),
+        "loss": round(float(np.logaddexp(0, -margin).mean()), 4),
+    }
 
 
 def _write_member(job: Job, architecture: str, fitted: Calibration) -> None:

@@ -193,8 +193,9 @@ def _given(checkpoint: Path, options: DetectorOptions) -> Any:
             f"Training cannot start from {checkpoint}: it holds yolo11{_scale(found)}, not "
             f"{options.architecture}."
         )
-    model: Any = YOLO(f"{options.architecture}.yaml")
-    return model.load(str(checkpoint))
+    # As it is: loaded into a fresh network, whose classes are another number, it would lose the
+    # layers that tell them apart.
+    return found
 
 
 def _fresh(options: DetectorOptions) -> Any:

@@ -18,6 +18,7 @@ from spinexr.datasets import vindr
 from spinexr.datasets.vindr import CLASSES, LabelledImage
 from spinexr.errors import ConfigurationError, SpineXRError, TrainingError
 from spinexr.imaging import reader
+from spinexr.inference import yolo
 from spinexr.inference.bundle import Intensity
 from spinexr.inference.transforms import Grey, to_grey
 
@@ -128,7 +129,8 @@ def each_grey(
     """The uint8 images in order with their shapes as stored, read by several processes.
 
     Args:
-        size: (width, height) to resize to, the longest side, or None to leave it.
+        size: (width, height) to resize to as for the classifiers, the longest side as for the
+            detector, or None to leave it.
     """
     tasks = [(i.file, size, intensity, max_pixels) for i in images]
     with ProcessPoolExecutor(workers or os.cpu_count(), mp_context=get_context("spawn")) as pool:
@@ -140,7 +142,9 @@ def _grey(
 ) -> tuple[Grey, tuple[int, int]]:
     file, size, intensity, max_pixels = task
     try:
-        grey = to_grey(reader.read(file.read_bytes(), max_pixels=max_pixels), intensity)
+        # The dataset says that its images show spines, whatever their files say.
+        read = reader.read(file.read_bytes(), max_pixels=max_pixels, allow_other_body_part=True)
+        grey = to_grey(read, intensity)
     except SpineXRError as e:
         raise ConfigurationError(f"{file}: {e.message}") from e
     shape = (grey.shape[0], grey.shape[1])
@@ -148,7 +152,8 @@ def _grey(
         return grey, shape
     if isinstance(size, int):
         scale = size / max(grey.shape)
-        size = max(1, round(grey.shape[1] * scale)), max(1, round(grey.shape[0] * scale))
+        columns, rows = (max(1, round(n * scale)) for n in (grey.shape[1], grey.shape[0]))
+        return yolo.resized(grey, rows, columns), shape  # as when serving
     return np.asarray(Image.fromarray(grey).resize(size, Image.Resampling.BILINEAR)), shape
 
 

@@ -51,12 +51,16 @@ def search(probabilities: Mapping[str, Floats], abnormal: npt.NDArray[np.bool_])
         auroc = float(roc_auc_score(abnormal, np.array(shares) @ scores))
         best = max(best, (auroc, shares))
     shares = best[1]
-    mean = np.array(shares) / parts @ scores
+    weights = {n: round(s / parts, 6) for n, s in zip(names, shares, strict=True)}
+    return OperatingPoint(weights, youden(np.array(shares) / parts @ scores, abnormal))
+
+
+def youden(mean: Floats, abnormal: npt.NDArray[np.bool_]) -> float:
+    """The cut-off of the highest sensitivity + specificity (Youden, Cancer 1950)."""
     false_positive, true_positive, cuts = roc_curve(abnormal, mean)
     # The first cut is infinite: it calls nothing abnormal, which no bundle may do by choice.
     cut = float(cuts[1:][int(np.argmax((true_positive - false_positive)[1:]))])
     # `roc_curve` calls abnormal from the cut on, a bundle above it: step below that score.
     lower = mean[mean < cut]
     cut = (cut + float(lower.max())) / 2 if len(lower) else cut / 2
-    weights = {n: round(s / parts, 6) for n, s in zip(names, shares, strict=True)}
-    return OperatingPoint(weights, float(np.clip(cut, 1e-6, 1.0)))
+    return float(np.clip(cut, 1e-6, 1.0))

@@ -148,9 +148,11 @@ def test_one_image_id_in_two_studies_is_a_duplicate(root: Path) -> None:
 
 def test_a_study_in_both_parts_is_no_test(tmp_path: Path) -> None:
     images = (*roots.DEFAULT, Image("s5", "leak"))
-    dataset = vindr.read(roots.write(tmp_path / "data", images))
-    assert codes(dataset) == ["study_in_both_parts"]
-    assert "leak" not in {i.image_id for i in dataset.images}
+    root = roots.write(tmp_path / "data", images)
+    for parts in (vindr.PARTS, ("test",)):
+        dataset = vindr.read(root, parts=parts)
+        assert codes(dataset) == ["study_in_both_parts"]
+        assert "leak" not in {i.image_id for i in dataset.images}
 
 
 def test_one_image_in_both_parts_is_a_duplicate(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def test_unanswered_images_are_counted_and_named(root: Path) -> None:
 def test_subgroups_are_those_that_can_say_something(tmp_path: Path) -> None:
     many = [
         Image(
-            f"s{n}", f"i{n}", [("Osteophytes", 1, 1, 20, 20)] if n % 2 else (),
+            f"m{n}", f"i{n}", [("Osteophytes", 1, 1, 20, 20)] if n % 2 else (),
             attributes={"PatientSex": "F" if n < 24 else "M", "PatientAge": "070Y",
                         "ViewPosition": "LL"},
         )

@@ -21,6 +21,7 @@ from spinexr.domain import TrainingData
 from spinexr.errors import ConfigurationError, TrainingError
 from spinexr.inference.bundle import ENSEMBLE_FOLDER, Intensity, load_bundle
 from spinexr.inference.engines import EngineOptions
+from spinexr.inference.engines.torch_checkpoints import load_detector
 from spinexr.inference.loading import load_predictor
 from spinexr.training import classifier, commands, detector, examples, release
 from spinexr.training.calibration import Calibration
@@ -468,9 +469,17 @@ def test_a_detector_begins_on_windows_and_goes_on_with_whole_images(
         with Image.open(piece) as picture:
             assert picture.size == (38, 38)  # 32 and the room to zoom in
     done = spinexr(
-        "train", "detector", *shared, "--out", tmp_path / "then", "--initial", tmp_path / "first"
-    )
+        "train", "detector", *shared, "--out", tmp_path / "then", "--initial", tmp_path / "first",
+        "--learning-rate", "0.0000001",
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    before, after = (
+        load_detector(release.detector_file(tmp_path / out))[0].state_dict()
+        for out in ("first", "then")
+    )
+    classes = [k for k in before if "cv3" in k and k.endswith(".2.weight")]
+    assert len(classes) == 3  # of each stride: what tells classes apart
+    assert all(torch.allclose(after[k], before[k], atol=1e-3) for k in classes)
     manifest = json.loads((tmp_path / "then/detection output/manifest.json").read_text())
     first, then = manifest["provenance"]["commands"]
     assert "--window 32" in first
