@@ -12,12 +12,15 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 from flask import Flask
 from playwright.sync_api import Browser, Page, sync_playwright
 from werkzeug.serving import make_server
 from werkzeug.wsgi import ClosingIterator
 
+from spinexr.inference.engines.base import ClassifierOutput
 from tests.fakes import FakeEngine, raw
 
 if TYPE_CHECKING:
@@ -69,6 +72,19 @@ def browser() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=_CHROMIUM, args=_ARGUMENTS)
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def go_on(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """The engine answers nothing until this is set."""
+    event, classify = threading.Event(), engine.classify
+
+    def held_up(batch: npt.NDArray[np.float32]) -> dict[str, ClassifierOutput]:
+        event.wait(60)
+        return classify(batch)
+
+    monkeypatch.setattr(engine, "classify", held_up)
+    return event
 
 
 @pytest.fixture

@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pydicom
 import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 from pydicom.pixels.processing import apply_modality_lut, apply_voi, apply_windowing
 
-from spinexr.inference.engines.base import ClassifierOutput
 from tests import builders
 from tests.analyses import schema_errors
 from tests.browser.acts import drop, painted, place_of, settle, upload
@@ -48,17 +46,7 @@ def test_a_file_dropped_on_a_result_is_the_next_one(page: Page) -> None:
     expect(page.locator("h1")).to_have_text(HEADLINE)
 
 
-def test_of_two_files_the_later_one_is_waited_for(
-    page: Page, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    go_on = threading.Event()
-    classify = engine.classify
-
-    def held_up(batch: npt.NDArray[np.float32]) -> dict[str, ClassifierOutput]:
-        go_on.wait(60)
-        return classify(batch)
-
-    monkeypatch.setattr(engine, "classify", held_up)
+def test_of_two_files_the_later_one_is_waited_for(page: Page, go_on: threading.Event) -> None:
     for rows in (160, 170):
         with page.expect_request("**/upload"):
             drop(page, {"a": builders.dicom(builders.pixels(rows, 112))})

@@ -7,12 +7,9 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import pytest
 from playwright.sync_api import Dialog, Page, Request, expect
 
-from spinexr.inference.engines.base import ClassifierOutput
 from tests import builders
 from tests.analyses import schema_errors
 from tests.browser.acts import drop, painted
@@ -48,16 +45,8 @@ def download(page: Page, name: str) -> str:
 
 
 def test_ten_files_with_a_bad_one_two_requests_at_a_time(
-    page: Page, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+    page: Page, go_on: threading.Event
 ) -> None:
-    go_on = threading.Event()
-    classify = engine.classify
-
-    def held_up(batch: npt.NDArray[np.float32]) -> dict[str, ClassifierOutput]:
-        go_on.wait(60)
-        return classify(batch)
-
-    monkeypatch.setattr(engine, "classify", held_up)
     sent: list[Request] = []
     page.on("request", lambda r: sent.append(r) if r.url.endswith("/upload") else None)
     drop(page, files(9) | {"bad.dcm": builders.dicom(attributes={"Modality": "CT"})})
