@@ -87,6 +87,8 @@ export class Viewer {
     });
     this.$keys.checked = !recall(KEYS_OFF);
     for (const input of [this.$center, this.$width]) {
+      on(input, "input", () => (this.typing = input));
+      on(input, "blur", () => (this.typing = null));
       on(input, "change", () => this.type(input));
     }
   }
@@ -439,6 +441,7 @@ export class Viewer {
 
   // A centre or width that was written down.
   type(input) {
+    this.typing = null;
     const { center, width } = this.window;
     const typed = { center, width, [input.dataset.role]: input.valueAsNumber };
     if (Number.isFinite(input.valueAsNumber) && typed.width > 0) {
@@ -455,8 +458,9 @@ export class Viewer {
     this.paint();
   }
 
+  // What is being written stays as it is until it is written down.
   showLevels() {
-    for (const input of [this.$center, this.$width]) {
+    for (const input of [this.$center, this.$width].filter((each) => each !== this.typing)) {
       const value = this.window[input.dataset.role];
       input.value = this.window.table ? "" : Number(value.toPrecision(5));
     }

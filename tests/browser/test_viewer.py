@@ -233,6 +233,24 @@ def test_a_window_can_be_written_down(page: Page) -> None:
     expect(page.get_by_label("Window width")).to_have_value("400")
 
 
+def test_a_window_drawn_meanwhile_leaves_what_is_being_written(page: Page) -> None:
+    upload(page, builders.dicom(attributes={"WindowCenter": 1500, "WindowWidth": 900}))
+    page.keyboard.press("1")
+    expect(page.get_by_label("Window width")).to_have_value("900")
+    page.get_by_label("Window width").evaluate(
+        """(width) => {
+          const center = document.querySelector("[data-role='center']");
+          center.value = 1200;
+          center.dispatchEvent(new Event("change"));
+          width.value = 400;
+          width.dispatchEvent(new Event("input"));
+        }"""
+    )
+    settle(page)
+    expect(page.get_by_label("Window centre")).to_have_value("1200")
+    assert page.get_by_label("Window width").input_value() == "400"
+
+
 def test_keys_invert_turn_flip_and_choose_windows(page: Page) -> None:
     upload(
         page, builders.dicom(attributes={"WindowCenter": [1500, 800], "WindowWidth": [900, 500]})
