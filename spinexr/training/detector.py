@@ -59,6 +59,7 @@ class DetectorOptions:
     epochs: int = 60
     size: int = 640
     window: int = 0  # side in pixels; 0 for whole images
+    rectangular: bool = False  # whole images in their own shape, not padded to squares
     batch: int = 16
     learning_rate: float = 1e-3
     patience: int = 20
@@ -342,6 +343,7 @@ def _arguments(
         "exist_ok": True,
         "epochs": options.epochs,
         "imgsz": options.window or options.size,
+        "rect": options.rectangular,
         "batch": options.batch,
         "nbs": options.batch,  # a step for every batch, not one for every 64 images
         "warmup_epochs": min(3.0, _WARM_UP * options.epochs),

@@ -486,6 +486,29 @@ def test_a_detector_begins_on_windows_and_goes_on_with_whole_images(
     assert "--initial first" in then
 
 
+def test_rectangular_training_sees_images_in_their_own_shape(
+    part: TrainPart, tmp_path: Path
+) -> None:
+    shapes = set()
+
+    def note(module: torch.nn.Module, inputs: tuple[Any, ...]) -> None:
+        if module.training and isinstance(inputs[0], dict):  # a batch with its boxes
+            shapes.add(tuple(inputs[0]["img"].shape[2:]))
+
+    handle = torch.nn.modules.module.register_module_forward_pre_hook(note)
+    try:
+        detector.train(
+            part, RunFolder(tmp_path / "run"),
+            detector.DetectorOptions(
+                size=128, epochs=1, batch=8, rectangular=True, pretrained=False
+            ),
+            device="cpu", data=tmp_path / "data",
+        )  # fmt: skip
+    finally:
+        handle.remove()
+    assert shapes == {(128, 96)}
+
+
 def test_a_detector_of_another_scale_is_no_start(
     bundle: Path, part: TrainPart, tmp_path: Path
 ) -> None:
