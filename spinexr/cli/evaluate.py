@@ -14,6 +14,7 @@ from spinexr.errors import SpineXRError
 if TYPE_CHECKING:
     from spinexr.datasets.vindr import LabelledImage
     from spinexr.evaluation.predictions import ImagePrediction
+    from spinexr.inference.bundle import Bundle
     from spinexr.settings import Settings
 
 
@@ -64,7 +65,7 @@ def evaluate(
     """
     from spinexr.datasets import vindr
     from spinexr.evaluation import judge, predictions, report, run
-    from spinexr.inference.bundle import STANDARD_ENSEMBLE
+    from spinexr.inference.bundle import STANDARD_DETECTION, STANDARD_ENSEMBLE
 
     settings = settings_with(weights=bundle)
     try:
@@ -79,16 +80,19 @@ def evaluate(
         if predictions_file is not None:
             answers = predictions.read(predictions_file, classes=vindr.CLASSES)
             cut = STANDARD_ENSEMBLE["threshold"] if threshold is None else threshold
+            on_normal = STANDARD_DETECTION["confidence"]["on_normal"]
             context["predictions"] = predictions_file.name
         else:
-            answers, bundle_cut, about = run_bundle(dataset.images, settings)
-            cut = bundle_cut if threshold is None else threshold
+            answers, used, about = run_bundle(dataset.images, settings)
+            cut = used.ensemble.threshold if threshold is None else threshold
+            on_normal = used.detector.on_normal_confidence
             context |= about
         out.mkdir(parents=True, exist_ok=True)
         predictions.write(answers, out / "predictions.csv")
         judgement = judge.judge(
-            dataset.images, answers, threshold=cut, groups=run.groups_of(dataset.images)
-        )
+            dataset.images, answers, threshold=cut, on_normal_confidence=on_normal,
+            groups=run.groups_of(dataset.images),
+        )  # fmt: skip
         if judgement.unanswered and not skip_bad:
             fail(
                 f"{len(judgement.unanswered)} images could not be analysed "
@@ -121,8 +125,8 @@ def evaluate(
 
 def run_bundle(
     images: tuple[LabelledImage, ...], settings: Settings, *, label: str = "Analysing"
-) -> tuple[list[ImagePrediction], float, dict[str, object]]:
-    """The answers of the bundle that `settings` name, its cut-off, and what is known of it."""
+) -> tuple[list[ImagePrediction], Bundle, dict[str, object]]:
+    """The answers of the bundle that `settings` name, the bundle, and what a report says of it."""
     from spinexr.evaluation import run
     from spinexr.inference.loading import load_predictor
 
@@ -145,6 +149,5 @@ def run_bundle(
         "engine": f"{predictor.engine.name} {predictor.engine.version}",
         "sha256": {m.name: m.sha256 for m in predictor.engine.models},
     }
-    threshold = predictor.bundle.ensemble.threshold
     predictor.close()
-    return answers, threshold, about
+    return answers, predictor.bundle, about

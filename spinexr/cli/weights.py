@@ -160,9 +160,10 @@ def compare(
         answers, cuts = {}, {}
         for name, root in (("a", a), ("b", b)):
             settings = settings_with(weights=root)
-            answers[name], cuts[name], about = run_bundle(
+            answers[name], used, about = run_bundle(
                 dataset.images, settings, label=f"{name.upper()} analyses"
             )
+            cuts[name] = used.ensemble.threshold
             context |= {name: about["bundle"], f"about_{name}": about}
             if out is not None:
                 predictions.write(answers[name], out / f"{name}.csv")

@@ -51,12 +51,16 @@ class CalibrationBin:
 
 @dataclass(frozen=True, slots=True)
 class Classification:
-    """Everything about one score. `estimates`: auroc, ap, f1, sensitivity, specificity."""
+    """Everything about one score.
+
+    `estimates`: auroc, ap, f1, sensitivity, specificity. The last three and `confusion` are
+    missing where the score has no cut-off.
+    """
 
     images: int
     abnormal: int
     estimates: dict[str, Estimate]
-    confusion: Confusion
+    confusion: Confusion | None
     ece: float
     reliability: tuple[CalibrationBin, ...]
 
@@ -66,7 +70,7 @@ def evaluate(
     scores: Floats,
     studies: npt.NDArray[np.str_],
     *,
-    threshold: float,
+    threshold: float | None,
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> Classification:
@@ -77,7 +81,8 @@ def evaluate(
         scores: (N,) probabilities 0–1.
         studies: (N,) study of each image; replicates draw whole studies, since images of one
             patient are not independent (cluster bootstrap, Field & Welsh, JRSS B 2007).
-        threshold: abnormal is called when the score is above it.
+        threshold: abnormal is called when the score is above it; None for a score that decides
+            nothing.
     """
     points = {
         "auroc": _defined(roc_auc_score, abnormal, scores, both=True),
@@ -89,27 +94,27 @@ def evaluate(
     for name, point in points.items():
         value = float(np.squeeze(point))
         estimates[name] = Estimate(value, *interval(draws[name]))
-    called = scores > threshold
     return Classification(
         images=len(scores),
         abnormal=int(abnormal.sum()),
         estimates=estimates,
-        confusion=Confusion(
-            int((called & abnormal).sum()),
-            int((called & ~abnormal).sum()),
-            int((~called & abnormal).sum()),
-            int((~called & ~abnormal).sum()),
-        ),
+        confusion=None if threshold is None else _confusion(abnormal, scores > threshold),
         ece=expected_calibration_error(abnormal, scores),
         reliability=reliability(abnormal, scores),
     )
 
 
 def reliability(abnormal: Labels, scores: Floats, *, bins: int = 10) -> tuple[CalibrationBin, ...]:
-    """Mean score against share of abnormals in bins of equal mass (equal numbers of images)."""
+    """Mean score against share of abnormals in bins of equal mass (equal numbers of images).
+
+    Images of one score that fall into two bins take their common share of abnormals along, so
+    that the order of the rows is of no account.
+    """
     order = np.argsort(scores, kind="stable")
+    _, same = np.unique(scores, return_inverse=True)
+    share = (np.bincount(same, abnormal) / np.bincount(same))[same]
     return tuple(
-        CalibrationBin(len(part), float(scores[part].mean()), float(abnormal[part].mean()))
+        CalibrationBin(len(part), float(scores[part].mean()), float(share[part].mean()))
         for part in np.array_split(order, bins)
         if len(part)
     )
@@ -145,9 +150,10 @@ def weighted_ap(abnormal: Labels, scores: Floats, weights: Floats) -> Floats:
 
 
 def weighted(
-    abnormal: Labels, scores: Floats, weights: Floats, threshold: float
+    abnormal: Labels, scores: Floats, weights: Floats, threshold: float | None
 ) -> dict[str, Floats]:
-    """auroc, ap, f1, sensitivity and specificity for each row of `weights` (R, N)."""
+    """auroc, ap and, with a cut-off, f1, sensitivity and specificity for each row of `weights`
+    (R, N)."""
     return {
         "auroc": weighted_auroc(abnormal, scores, weights),
         "ap": weighted_ap(abnormal, scores, weights),
@@ -181,9 +187,20 @@ def _by_score(abnormal: Labels, scores: Floats, weights: Floats) -> tuple[Floats
     return positive, negative
 
 
+def _confusion(abnormal: Labels, called: Labels) -> Confusion:
+    return Confusion(
+        int((called & abnormal).sum()),
+        int((called & ~abnormal).sum()),
+        int((~called & abnormal).sum()),
+        int((~called & ~abnormal).sum()),
+    )
+
+
 def _decisions(
-    abnormal: Labels, scores: Floats, weights: Floats, threshold: float
+    abnormal: Labels, scores: Floats, weights: Floats, threshold: float | None
 ) -> dict[str, Floats]:
+    if threshold is None:
+        return {}
     called = scores > threshold
     tp = weights[:, called & abnormal].sum(axis=1)
     fp = weights[:, called & ~abnormal].sum(axis=1)
@@ -201,7 +218,7 @@ def _bootstrap(
     abnormal: Labels,
     scores: Floats,
     studies: npt.NDArray[np.str_],
-    threshold: float,
+    threshold: float | None,
     replicates: int,
     seed: int,
 ) -> dict[str, Floats]:

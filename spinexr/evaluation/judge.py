@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -27,7 +27,8 @@ class Judgement:
     """All metrics of one set of predictions.
 
     `scores` holds "ensemble", each member, and "ensemble+detector", the classifier averaged with
-    the highest box score (the reverse fusion of Nguyen et al., MICCAI 2021). `subgroups` is
+    the highest box score (the reverse fusion of Nguyen et al., MICCAI 2021), which has no cut-off
+    of its own. `subgroups` is
     dimension → group → the ensemble there.
     """
 
@@ -56,7 +57,8 @@ def judge(
         groups: image id → its group in each dimension, as far as known.
 
     Raises:
-        ConfigurationError: an image has no row in the predictions, or nothing was answered.
+        ConfigurationError: an image has no row in the predictions, or an answer lacks boxes or a
+            member that others have, or nothing was answered.
     """
     by_id = {p.image_id: p for p in predictions}
     if missing := [i.image_id for i in images if i.image_id not in by_id]:
@@ -70,13 +72,17 @@ def judge(
     abnormal = np.array([i.abnormal for i in answered])
     studies = np.array([i.study_id for i in answered])
 
-    def classify(values: Sequence[float], mask: np.ndarray | None = None) -> Classification:
+    def classify(
+        values: Sequence[float],
+        mask: np.ndarray | None = None,
+        cut_off: float | None = threshold,
+    ) -> Classification:
         chosen = np.ones(len(answered), bool) if mask is None else mask
         return classification.evaluate(
             abnormal[chosen],
             np.asarray(values, float)[chosen],
             studies[chosen],
-            threshold=threshold,
+            threshold=cut_off,
             replicates=replicates,
             seed=seed,
         )
@@ -84,11 +90,12 @@ def judge(
     ensemble = [_required(r.probability) for r in rows]
     scores = {"ensemble": classify(ensemble)}
     for name in dict.fromkeys(n for r in rows for n in r.members):
-        if all(name in r.members for r in rows):
-            scores[name] = classify([r.members[name] for r in rows])
+        _on_every_image(f"probability of {name}", rows, lambda r, name=name: name in r.members)
+        scores[name] = classify([r.members[name] for r in rows])
 
     alone = fused = None
-    if all(r.boxes is not None for r in rows):
+    if any(r.boxes is not None for r in rows):
+        _on_every_image("list of boxes, not even an empty one", rows, lambda r: r.boxes is not None)
         truth = {i.image_id: i.lesions for i in answered}
         every = {r.image_id: r.boxes or () for r in rows}
         kept = {
@@ -103,7 +110,7 @@ def judge(
         fused = detection.evaluate(truth, kept, CLASSES)
         highest = [max((b.confidence for b in r.boxes or ()), default=0.0) for r in rows]
         scores["ensemble+detector"] = classify(
-            [(p + h) / 2 for p, h in zip(ensemble, highest, strict=True)]
+            [(p + h) / 2 for p, h in zip(ensemble, highest, strict=True)], cut_off=None
         )
 
     return Judgement(
@@ -163,12 +170,24 @@ def _flat_classification(prefix: str, result: Classification) -> dict[str, objec
     for name, estimate in result.estimates.items():
         metrics[f"{prefix}.{name}"] = _number(estimate.value)
         metrics[f"{prefix}.{name}_ci"] = [_number(estimate.low), _number(estimate.high)]
-    confusion = result.confusion
-    metrics[f"{prefix}.true_positive"] = confusion.true_positive
-    metrics[f"{prefix}.false_positive"] = confusion.false_positive
-    metrics[f"{prefix}.false_negative"] = confusion.false_negative
-    metrics[f"{prefix}.true_negative"] = confusion.true_negative
+    if result.confusion is not None:
+        metrics |= {f"{prefix}.{name}": n for name, n in asdict(result.confusion).items()}
     return metrics
+
+
+def _on_every_image(
+    what: str, rows: Sequence[ImagePrediction], has: Callable[[ImagePrediction], bool]
+) -> None:
+    """That all answers have what one has: what a few lack is not to be judged on the others.
+
+    Raises:
+        ConfigurationError: some have not; the first is named.
+    """
+    if without := [r.image_id for r in rows if not has(r)]:
+        raise ConfigurationError(
+            f"{len(without)} of {len(rows)} answers have no {what}, {without[0]} among them: fill "
+            "it in, or leave the column out."
+        )
 
 
 def _subgroups(

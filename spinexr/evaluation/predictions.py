@@ -20,6 +20,7 @@ from spinexr.errors import ConfigurationError
 from spinexr.evaluation.detection import ScoredBox
 
 _MEMBER = "member:"
+RESERVED = ("ensemble", "ensemble+detector")  # scores that are no member's
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,11 @@ def read(file: Path, *, classes: Sequence[str]) -> list[ImagePrediction]:
             missing = {"image_id", "probability"} - set(reader.fieldnames or ())
             if missing:
                 raise ConfigurationError(f"{file} has no column {', '.join(sorted(missing))}.")
+            if taken := {_MEMBER + n for n in RESERVED} & set(reader.fieldnames or ()):
+                raise ConfigurationError(
+                    f"{file}: the column {', '.join(sorted(taken))} has the name of another score; "
+                    "rename it."
+                )
             found: dict[str, ImagePrediction] = {}
             for row in reader:
                 try:

@@ -18,7 +18,7 @@ import numpy as np
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from spinexr import DISCLAIMER, __version__
-from spinexr.evaluation.classification import Classification, Estimate
+from spinexr.evaluation.classification import Classification, Confusion, Estimate
 from spinexr.evaluation.detection import IOU_DEFINITION, Detection
 from spinexr.evaluation.judge import Judgement, flat
 
@@ -119,7 +119,7 @@ def as_html(
             )
             + _figure(_curves(np.asarray(abnormal), scores), "ROC and precision–recall curves")
             + _figure(_reliability(judgement.scores), "Reliability in ten bins of equal mass")
-            + _confusion(ensemble),
+            + _confusion(ensemble.confusion),
         ),
     ]
     if judgement.detector_alone and judgement.detector_fused:
@@ -187,11 +187,11 @@ dt {{ font-weight: 600; }} dd {{ margin: 0 0 .4rem; overflow-wrap: anywhere; }}
 
 
 def _row(name: str, result: Classification) -> list[str]:
-    return [name, *(_estimate(result.estimates[m]) for m in _METRICS), f"{result.ece:.3f}"]
+    return [name, *(_estimate(result.estimates.get(m)) for m in _METRICS), f"{result.ece:.3f}"]
 
 
-def _estimate(estimate: Estimate) -> str:
-    if np.isnan(estimate.value):
+def _estimate(estimate: Estimate | None) -> str:
+    if estimate is None or np.isnan(estimate.value):
         return "–"
     return f"{estimate.value:.3f} ({estimate.low:.3f}–{estimate.high:.3f})"
 
@@ -230,8 +230,9 @@ def _section(title: str, body: str) -> str:
     return f"<section><h2>{escape(title)}</h2>{body}</section>"
 
 
-def _confusion(result: Classification) -> str:
-    c = result.confusion
+def _confusion(c: Confusion | None) -> str:
+    if c is None:
+        return ""
     return _html_table(
         ["ensemble at the cut-off", "called abnormal", "called normal"],
         [

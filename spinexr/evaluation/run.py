@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from spinexr.analysis import analyse
-from spinexr.datasets.vindr import LabelledImage
-from spinexr.errors import UnanalysableError
+from spinexr.datasets.vindr import CLASSES, LabelledImage
+from spinexr.errors import ConfigurationError, UnanalysableError
 from spinexr.evaluation.detection import ScoredBox
 from spinexr.evaluation.predictions import ImagePrediction
 from spinexr.imaging import dicom, header
@@ -25,8 +25,14 @@ def predict(
     them.
 
     Raises:
+        ConfigurationError: the detector names findings that the dataset does not know.
         SpineXRError: the models fail; there is no evaluation of broken models.
     """
+    if unknown := set(predictor.engine.class_names) - set(CLASSES):
+        raise ConfigurationError(
+            f"The detector names {', '.join(sorted(unknown))}, which the dataset does not: its "
+            f"findings are {', '.join(CLASSES)}. They cannot be compared."
+        )
     for image in images:
         try:
             analysis = analyse(

@@ -92,6 +92,15 @@ def test_calibration_error_is_the_one_worked_by_hand() -> None:
     assert found == pytest.approx((0.15 + 0.3) / 2)
 
 
+def test_the_order_of_rows_with_one_score_is_of_no_account() -> None:
+    rng = np.random.default_rng(0)
+    abnormal, scores = rng.random(57) < 0.5, np.round(rng.random(57), 1)
+    order = rng.permutation(57)
+    assert classification.expected_calibration_error(
+        abnormal[order], scores[order]
+    ) == pytest.approx(classification.expected_calibration_error(abnormal, scores), abs=1e-12)
+
+
 def test_bins_have_equal_mass_and_keep_every_image() -> None:
     scores = np.linspace(0, 1, 103) ** 3
     bins = classification.reliability(scores > 0.5, scores)

@@ -72,6 +72,7 @@ def test_a_csv_of_two_columns_is_enough(tmp_path: Path) -> None:
         ('image_id,probability,boxes\na,1,"[[""Nose"",1,0,0,1,1]]"\n', "'Nose'"),
         ('image_id,probability,boxes\na,1,"[[""Osteophytes"",1,5,0,1,1]]"\n', "no area"),
         ("image_id,probability,boxes\na,1,{\n", "row 2"),
+        ("image_id,probability,member:ensemble\na,1,1\n", "member:ensemble has the name of"),
     ],
 )
 def test_nonsense_in_predictions_is_named_by_row(tmp_path: Path, text: str, expected: str) -> None:
@@ -89,6 +90,9 @@ def test_fusion_and_reverse_fusion_follow_the_paper(root: Path) -> None:
     assert flat["detection_fused.ap50.osteophytes"] == pytest.approx(51 / 101)
     # Reverse: a 0.75, b 0.1, c 0.4, d 0.275: abnormals stay above normals.
     assert flat["ensemble+detector.auroc"] == 1.0
+    # No cut-off was ever chosen for it.
+    assert "ensemble+detector.sensitivity" not in flat
+    assert "ensemble+detector.true_positive" not in flat
     assert flat["ensemble.auroc"] == 1.0
     assert flat["densenet121.sensitivity"] == 1.0
     assert flat["ensemble.sensitivity"] == 0.5
@@ -105,6 +109,20 @@ def test_flat_metrics_are_json_without_nan(root: Path) -> None:
 def test_an_image_without_prediction_is_an_error_not_a_guess(root: Path) -> None:
     with pytest.raises(ConfigurationError, match="lack 1 of 4 images, d among them"):
         judge.judge(images(root), ANSWERS[:3], threshold=0.449)
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (ImagePrediction("d", 0.1, {"DenseNet121": 0.1}), "1 of 4 answers have no list of boxes"),
+        (ImagePrediction("d", 0.1, {}, ()), "1 of 4 answers have no probability of DenseNet121"),
+    ],
+)
+def test_what_a_few_answers_lack_is_named_not_left_out(
+    root: Path, row: ImagePrediction, said: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=f"{said}.*, d among them"):
+        judge.judge(images(root), [*ANSWERS[:3], row], threshold=0.449)
 
 
 def test_unanswered_images_are_counted_and_named(root: Path) -> None:
@@ -142,6 +160,14 @@ def test_the_bundle_is_asked_for_every_box_of_every_image(
     assert all(len(p.boxes or ()) == 2 for p in found)
     assert set(found[0].members) == {"DenseNet121", "ResNet50", "EfficientNetV2-S"}
     assert engine.detect_calls == [0.001] * 4
+
+
+def test_a_detector_of_other_findings_is_not_judged(
+    root: Path, predictor: Predictor, engine: FakeEngine
+) -> None:
+    engine.class_names = ("Nose", *engine.class_names[1:])
+    with pytest.raises(ConfigurationError, match="The detector names Nose, which the dataset"):
+        list(run.predict(images(root), predictor, max_pixels=10**6))
 
 
 def test_an_image_that_cannot_be_analysed_is_an_unanswered_row(
