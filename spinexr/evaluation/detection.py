@@ -21,8 +21,9 @@ from spinexr.domain import Box
 
 IOU_DEFINITION = (
     "IoU = area of intersection / area of union, boxes as continuous rectangles. AP: COCO's "
-    "101-point interpolation, greedy matching by confidence, at most 300 boxes per image; AP50 at "
-    "IoU ≥ 0.50, AP50-95 the mean over 0.50, 0.55 … 0.95; means over classes that occur."
+    "101-point interpolation, greedy matching by confidence, at most 300 boxes per image and "
+    "class; AP50 at IoU ≥ 0.50, AP50-95 the mean over 0.50, 0.55 … 0.95; means over classes that "
+    "occur."
 )
 FALSE_POSITIVES_PER_IMAGE = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 _MAX_DETECTIONS = 300

@@ -87,6 +87,11 @@ def train_classifiers(
         ConfigurationError: the data, or a run that does not fit; nothing finished is lost.
     """
     part = read_train_part(job.data, validation_share=options.validation_share, seed=options.seed)
+    if job.teacher is not None:
+        _check_origin(job.teacher, TEACHER, ENSEMBLE_FOLDER, part, options, intensity=True)
+    if job.initial is not None:
+        for architecture in architectures:
+            _check_origin(job.initial, architecture, ENSEMBLE_FOLDER, part, options)
     job.report(f"{len(part.training)} images to train on, {len(part.validation)} to validate.")
     for architecture in architectures:
         folder = job.run_folder(architecture)
@@ -236,6 +241,8 @@ def train_detector(job: Job, options: DetectorOptions) -> None:
         ConfigurationError: the data, or a run that does not fit; nothing finished is lost.
     """
     part = read_train_part(job.data, validation_share=options.validation_share, seed=options.seed)
+    if job.initial is not None:
+        _check_origin(job.initial, options.architecture, DETECTION_FOLDER, part, options)
     folder = job.run_folder(options.architecture)
     initial = release.detector_file(job.initial) if job.initial else None
     commands = [*_earlier(job.initial, options.architecture, DETECTION_FOLDER), job.command]
@@ -331,6 +338,51 @@ def _earlier(initial: Path | None, architecture: str, folder: str) -> list[str]:
         return [str(c) for c in manifest["provenance"]["commands"]]
     except (OSError, ValueError, KeyError, TypeError):
         return ["unknown: the bundle started from does not say"]
+
+
+def _check_origin(
+    root: Path,
+    architecture: str,
+    folder: str,
+    part: TrainPart,
+    options: ClassifierOptions | DetectorOptions,
+    *,
+    intensity: bool = False,
+) -> None:
+    """That a network to start or to learn from fits this run, as far as its run or manifest says.
+
+    Args:
+        intensity: whether it must have seen grey values of the same kind.
+
+    Raises:
+        ConfigurationError: it was trained on images that validate this run, or on others' values.
+    """
+    data, seed, values = _origin(root, architecture, folder)
+    if data == part.fingerprint and seed != options.seed:
+        raise ConfigurationError(
+            f"The {architecture} in {root} was trained on this data split with seed {seed}, so it "
+            f"knows images that are to validate this run: give --seed {seed}."
+        )
+    if intensity and values is not None and values != options.intensity:
+        raise ConfigurationError(
+            f"The {architecture} in {root} was trained with --intensity {values}: it cannot teach "
+            f"with {options.intensity}."
+        )
+
+
+def _origin(root: Path, architecture: str, folder: str) -> tuple[Any, Any, Any]:
+    """Data fingerprint, seed and intensity behind a checkpoint; None for what nobody says."""
+    try:
+        config = RunFolder(root / RUNS / architecture).config()
+        return config["data"], config["options"]["seed"], config["options"]["intensity"]
+    except (TrainingError, KeyError):
+        pass
+    try:
+        manifest = json.loads((root / folder / MANIFEST).read_text(encoding="utf-8"))
+        made = manifest["provenance"]
+        return made["data_fingerprint"], made["seed"], manifest["preprocessing"]["intensity"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None, None, None
 
 
 def _phantoms(root: Path) -> dict[str, Any] | None:

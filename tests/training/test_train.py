@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -247,6 +248,40 @@ def test_a_bundle_without_a_teacher_is_refused_before_anything_is_trained(
     )  # fmt: skip
     assert done.returncode == 1
     assert "model_best.pth cannot be read: No such file" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "said"),
+    [
+        ("teacher", {"seed": 1}, "images that are to validate this run: give --seed 0"),
+        ("initial", {"seed": 1}, "images that are to validate this run: give --seed 0"),
+        ("teacher", {"intensity": "display"}, "cannot teach with display"),
+    ],
+)
+@pytest.mark.parametrize("known", ["run folder", "manifest"])
+def test_a_network_that_knows_the_validation_images_is_no_start(
+    bundle: Path, data: Path, tmp_path: Path, given: str, options: dict[str, Any], said: str,
+    known: str,
+) -> None:  # fmt: skip
+    source = bundle
+    if known == "manifest":  # as of somebody else, without the runs
+        source = tmp_path / "given"
+        shutil.copytree(bundle / "ensemble output", source / "ensemble output")
+    job = commands.Job(data, tmp_path / "out", **{given: source})
+    with pytest.raises(ConfigurationError, match=said):
+        commands.train_classifiers(
+            job, ClassifierOptions(**options), architectures=["resnet50"], search=False
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_detector_that_knows_the_validation_images_is_no_start(
+    bundle: Path, data: Path, tmp_path: Path
+) -> None:
+    job = commands.Job(data, tmp_path / "out", initial=bundle)
+    with pytest.raises(ConfigurationError, match="The yolo11n in .* give --seed 0"):
+        commands.train_detector(job, detector.DetectorOptions(seed=1))
     assert not (tmp_path / "out").exists()
 
 
