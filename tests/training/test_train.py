@@ -280,7 +280,7 @@ def test_a_detector_that_knows_the_validation_images_is_no_start(
     bundle: Path, data: Path, tmp_path: Path
 ) -> None:
     job = commands.Job(data, tmp_path / "out", initial=bundle)
-    with pytest.raises(ConfigurationError, match="The yolo11n in .* give --seed 0"):
+    with pytest.raises(ConfigurationError, match=r"The yolo11n in .* give --seed 0"):
         commands.train_detector(job, detector.DetectorOptions(seed=1))
     assert not (tmp_path / "out").exists()
 
