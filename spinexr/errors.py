@@ -335,6 +335,20 @@ class FormExpiredError(ForbiddenError):
     title = "The page has expired"
 
 
+class NotFoundError(RequestError):
+    """Nothing is at the address."""
+
+    code = "not_found"
+    title = "There is nothing at this address"
+
+
+class MethodNotAllowedError(RequestError):
+    """The address is there, and takes other methods."""
+
+    code = "method_not_allowed"
+    title = "This address shows no page"
+
+
 # --- not ready ------------------------------------------------------------------------------------
 
 

@@ -15,9 +15,11 @@ from spinexr.errors import (
     DeadlineError,
     ForbiddenError,
     InputError,
+    MethodNotAllowedError,
     ModelsNotReadyError,
     NodeError,
     NotDicomError,
+    NotFoundError,
     NotReadyError,
     RateLimitError,
     RequestError,
@@ -38,7 +40,10 @@ STATUS_OF_FAMILY: dict[type[SpineXRError], HTTPStatus] = {
     ForbiddenError: HTTPStatus.FORBIDDEN,
     SlowUploadError: HTTPStatus.REQUEST_TIMEOUT,
     RateLimitError: HTTPStatus.TOO_MANY_REQUESTS,
-    StorageError: HTTPStatus.INSUFFICIENT_STORAGE,  # before its family
+    # Some before their families
+    StorageError: HTTPStatus.INSUFFICIENT_STORAGE,
+    NotFoundError: HTTPStatus.NOT_FOUND,
+    MethodNotAllowedError: HTTPStatus.METHOD_NOT_ALLOWED,
     RequestError: HTTPStatus.BAD_REQUEST,
     TooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     NotDicomError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
@@ -109,17 +114,31 @@ def _http_error(error: HTTPException) -> Response:
             return _refusal(too_large())
         return _refusal(RequestError("The form has more or longer fields than a file and options."))
     status = HTTPStatus(error.code or 500)
-    response = _answer(
-        status,
-        status.phrase.lower().replace(" ", "_").replace("-", "_"),
-        status.phrase,
-        error.description or status.description,
-        [],
-    )
+    if status == HTTPStatus.NOT_FOUND:
+        response = _refusal(NotFoundError("Check the address, or go to the start."))
+    elif status == HTTPStatus.METHOD_NOT_ALLOWED:
+        response = _refusal(MethodNotAllowedError(_of_other_methods(request.method)))
+    else:
+        response = _answer(
+            status,
+            status.phrase.lower().replace(" ", "_").replace("-", "_"),
+            status.phrase,
+            error.description or status.description,
+            [],
+        )
     for name, value in error.get_headers():
         if name in ("Allow", "Retry-After"):
             response.headers[name] = value
     return response
+
+
+def _of_other_methods(method: str) -> str:
+    if method in ("GET", "HEAD"):
+        return (
+            "It takes files and shows nothing by itself. Results are shown once and have no "
+            "address of their own: choose the file again."
+        )
+    return f"{method} does nothing here; the header Allow names what does."
 
 
 def _fault(error: Exception) -> Response:

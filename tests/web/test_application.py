@@ -281,7 +281,11 @@ def test_unknown_paths_and_methods_are_problems_or_pages(client: FlaskClient) ->
     wrong = client.get("/upload")
     assert (wrong.status_code, wrong.get_json()["code"]) == (405, "method_not_allowed")
     assert "POST" in wrong.headers["Allow"]
-    assert client.get("/nothing", headers=PAGE).content_type.startswith("text/html")
+    assert "PUT does nothing here" in client.put("/upload").get_json()["detail"]
+    for address, said in (("/nothing", "nothing at this address"), ("/upload", "have no address")):
+        page = client.get(address, headers=PAGE)
+        assert page.content_type.startswith("text/html")
+        assert said in page.text
 
 
 def test_leftovers_of_a_killed_process_are_swept_at_start(
