@@ -164,7 +164,8 @@ def _start(
     report("Starting the plain server")
     with servers.reference(busy, threads=1) as server:
         note(server, server.name, html=False)
-    for weights in bundles.values():
+    # The noted one first: bundles share networks, and what one start compiles the next one finds.
+    for weights in sorted(bundles.values(), key=lambda weights: weights != busy):
         report("Starting SpineXR without compiled networks")
         with servers.spinexr(weights, engines) as server:
             if weights == busy:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import socket
 import subprocess
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 from spinexr.errors import ConfigurationError
 from spinexr.settings import PROJECT_ROOT
@@ -53,6 +55,15 @@ class Server:
         finally:
             connection.close()
         return perf_counter() - start, response.status, answer
+
+    def health(self) -> Any:
+        """What GET /health says."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            connection.request("GET", "/health")
+            return json.loads(connection.getresponse().read())
+        finally:
+            connection.close()
 
     def memory_bytes(self) -> int:
         """Proportional set size of the server and all its children (Linux; 0 elsewhere)."""
@@ -121,6 +132,11 @@ def spinexr(
         }
         command = [sys.executable, str(PROJECT_ROOT / "app.py")]
         with _started(f"SpineXR, {precision}", command, port, environment) as server:
+            engine = server.health()["engine"]
+            if engine["precision"] != precision:
+                raise ConfigurationError(
+                    f"Nothing can be measured in {precision}: {engine['precision_note']}"
+                )
             yield server
 
 

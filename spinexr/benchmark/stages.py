@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from spinexr.analysis import analyse
 from spinexr.benchmark.measure import median_seconds
+from spinexr.errors import ConfigurationError
 from spinexr.imaging import reader
 from spinexr.imaging.sandbox import Sandbox
 from spinexr.inference import transforms, yolo
@@ -76,6 +77,8 @@ def of_request(
     predictor = load_predictor(weights, options)
     engine: Any = predictor.engine
     assert isinstance(engine, OpenVinoEngine)  # noqa: S101  (asked for above)
+    if engine.precision is not precision:
+        raise ConfigurationError(f"Nothing can be measured in {precision}: {engine.precision_note}")
     spec = predictor.bundle
     radiograph = reader.read(data, max_pixels=_MAX_PIXELS)
     intensity = spec.ensemble.preprocessing.intensity

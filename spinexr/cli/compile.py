@@ -104,12 +104,30 @@ def _compile(
         fail(e.message)
     predictor.close()
     engine = predictor.engine
+    if not _kept(settings, engine.version, "exact"):
+        fail(f"{settings.engines} could not keep the compiled networks: make room there.")
     click.echo(
         f"{len(engine.models)} networks for OpenVINO {engine.version} in {settings.engines}."
     )
     if data is not None and precision != "exact":
         _judge(settings, options, precision, data)
     return settings
+
+
+def _kept(settings: Settings, version: str, precision: str) -> bool:
+    """Whether all networks are in their folder: those that do not fit there live elsewhere, for as
+    long as the process does."""
+    from spinexr.inference.bundle import load_bundle
+    from spinexr.inference.engines import openvino_loading
+    from spinexr.inference.engines.precision import Precision
+
+    folders = openvino_loading.compiled_folders(
+        load_bundle(settings.weights),
+        store=settings.engines,
+        precision=Precision(precision),
+        version=version,
+    )
+    return folders is not None
 
 
 def _pack(archive: Path, settings: Settings) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -208,7 +209,9 @@ def _run(given: dict[str, Any], *, members: tuple[str, ...] = (), detect: bool =
     shared = {k: given[k] for k in ("seed", "intensity", "pretrained")}
     try:
         # Everything that can be refused is refused before the first run begins.
-        commands.check_given(job, architectures=members, detect=detect)
+        commands.check_given(
+            job, architectures=members, detector=f"yolo11{given['scale']}" if detect else None
+        )
         classifiers = _classifier_options(given, shared) if members else None
         boxes = _detector_options(given, shared) if detect else None
         if classifiers:
@@ -254,5 +257,11 @@ def _detector_options(given: dict[str, Any], shared: dict[str, Any]) -> Detector
 
 def _command_line() -> str:
     """The command as a manifest keeps it: paths by their last part, so that none leaks."""
-    words = [Path(w).name if "/" in w or "\\" in w else w for w in sys.argv[1:]]
-    return " ".join(["spinexr", *words])
+    return shlex.join(["spinexr", *map(_without_path, sys.argv[1:])])
+
+
+def _without_path(word: str) -> str:
+    option, equals, value = word.partition("=")
+    if equals and option.startswith("-"):
+        return f"{option}={_without_path(value)}"
+    return Path(word).name if "/" in word or "\\" in word else word

@@ -90,12 +90,14 @@ def judge(
     ensemble = [_required(r.probability) for r in rows]
     scores = {"ensemble": classify(ensemble)}
     for name in dict.fromkeys(n for r in rows for n in r.members):
-        _on_every_image(f"probability of {name}", rows, lambda r, name=name: name in r.members)
+        _on_every_image(f"probability of {name}", rows, [name in r.members for r in rows])
         scores[name] = classify([r.members[name] for r in rows])
 
     alone = fused = None
     if any(r.boxes is not None for r in rows):
-        _on_every_image("list of boxes, not even an empty one", rows, lambda r: r.boxes is not None)
+        _on_every_image(
+            "list of boxes, not even an empty one", rows, [r.boxes is not None for r in rows]
+        )
         truth = {i.image_id: i.lesions for i in answered}
         every = {r.image_id: r.boxes or () for r in rows}
         kept = {
@@ -175,15 +177,13 @@ def _flat_classification(prefix: str, result: Classification) -> dict[str, objec
     return metrics
 
 
-def _on_every_image(
-    what: str, rows: Sequence[ImagePrediction], has: Callable[[ImagePrediction], bool]
-) -> None:
+def _on_every_image(what: str, rows: Sequence[ImagePrediction], there: Sequence[bool]) -> None:
     """That all answers have what one has: what a few lack is not to be judged on the others.
 
     Raises:
         ConfigurationError: some have not; the first is named.
     """
-    if without := [r.image_id for r in rows if not has(r)]:
+    if without := [r.image_id for r, has in zip(rows, there, strict=True) if not has]:
         raise ConfigurationError(
             f"{len(without)} of {len(rows)} answers have no {what}, {without[0]} among them: fill "
             "it in, or leave the column out."

@@ -51,6 +51,8 @@ def judge(
     store = options.store or weights / "engines"
     bundle = load_bundle(weights)
     training, test = labelled(data, least_images=least_images)
+    if options.precision is Precision.INT8:
+        openvino_loading.check_calibration()
     exact_options = replace(options, engine="openvino", precision=Precision.EXACT)
     exact = _predict(weights, exact_options, test, max_pixels, "In float32", progress)
     if options.precision is Precision.INT8:
@@ -64,7 +66,7 @@ def judge(
     )
     Verdicts(store).write(
         options.precision,
-        openvino_loading.verdict_subject(bundle),
+        openvino_loading.verdict_subject(bundle, options.precision, store=store),
         accepted=found.refusal is None,
         measured=found.as_dict(),
     )

@@ -138,7 +138,11 @@ def decode(dataset: Dataset, *, max_pixels: int) -> npt.NDArray[np.integer[Any]]
     # Decoders and pydicom raise nearly anything on damaged data, RuntimeError to MemoryError.
     except Exception as e:
         # Native decoders do not say that it was memory they lacked.
-        hint = " Or it needs more memory than reading may use." if rows * columns > _LARGE else ""
+        hint = (
+            " Or it needs more memory than SPINEXR_READER_MEMORY_MB allows."
+            if rows * columns > _LARGE
+            else ""
+        )
         raise CorruptDicomError(
             f"The image data (7FE0,0010) could not be decoded as {syntax.name}. "
             f"The file is damaged or incomplete: export or copy it again.{hint}"

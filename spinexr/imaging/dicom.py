@@ -39,6 +39,7 @@ def parse(data: bytes, *, max_inflated_bytes: int) -> Dataset:
         NotDicomError: nothing in the bytes says DICOM.
         CorruptDicomError: DICOM that cannot be parsed.
         ImageTooLargeError: a deflated dataset beyond the limit.
+        MemoryError: the limit of memory is reached.
     """
     if not data:
         raise EmptyFileError("The file has no bytes. Choose another file, or export it again.")
@@ -53,7 +54,7 @@ def parse(data: bytes, *, max_inflated_bytes: int) -> Dataset:
         if dataset is None:
             dataset = dcmread(BytesIO(data), force=True)
         _complete_file_meta(dataset)
-    except (CorruptDicomError, ImageTooLargeError):
+    except (CorruptDicomError, ImageTooLargeError, MemoryError):
         raise
     # dcmread raises RecursionError, OSError, TypeError, NotImplementedError and more on damage.
     except Exception as e:

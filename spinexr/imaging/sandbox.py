@@ -40,6 +40,7 @@ _TOLD_TO_END = (
     signal.SIGTERM,
     -signal.SIGTERM,
 )  # exit codes: by its handler, and before it has one
+_KILLED = (signal.SIGKILL, -signal.SIGKILL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +129,11 @@ class Sandbox:
             for future in started:
                 try:
                     future.result()
-                except (ProcessExpired, MemoryError) as e:
+                except (ProcessExpired, BrokenProcessPool, MemoryError) as e:
                     raise DecoderCrashedError(
                         "The processes that read files cannot start within "
-                        f"{self.options.memory_mb} MB of memory."
+                        f"{self.options.memory_mb} MB of memory. Raise SPINEXR_READER_MEMORY_MB; "
+                        "if that changes nothing, `python -m spinexr doctor` says what they lack."
                     ) from e
 
         return wait
@@ -193,6 +195,12 @@ class Sandbox:
             if e.exitcode in _TOLD_TO_END:
                 raise _EndedError from e
             self._lost[DecoderCrashedError.code] += 1
+            if e.exitcode in _KILLED:
+                raise DecoderCrashedError(
+                    "The process that read the file was killed by the system, as where memory runs "
+                    "out. Try again; if it happens again, the machine has too little memory, or "
+                    "the file is damaged."
+                ) from e
             raise DecoderCrashedError(
                 "The decoder crashed on the image data (7FE0,0010). "
                 "The file is damaged: export or copy it again."
@@ -200,7 +208,8 @@ class Sandbox:
         except MemoryError as e:
             raise DecodingMemoryError(
                 f"Reading the file needs more than the {self.options.memory_mb} MB of memory that "
-                "reading may use. The image is too large, or its compressed data are damaged."
+                "reading may use (SPINEXR_READER_MEMORY_MB). The image is too large, or its "
+                "compressed data are damaged."
             ) from e
         if isinstance(reply, SpineXRError):
             raise reply

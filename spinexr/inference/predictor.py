@@ -203,7 +203,7 @@ class Predictor:
                 columns=radiograph.columns,
             )
             if candidates_from is not None:
-                candidates = boxes
+                candidates = tuple(f for f in boxes if f.confidence >= candidates_from)
             if abnormal or detect is DetectPolicy.ALWAYS:
                 findings = detector.select(boxes, bundle.detector, abnormal=abnormal)
         prediction = Prediction(
@@ -275,6 +275,7 @@ def _fingerprint(bundle: Bundle, engine: Engine) -> str:
     profile = {
         "networks": {m.name: m.sha256 for m in engine.models},
         "precision": engine.precision.value,
+        "calibration": engine.calibration,
         "ensemble": _plain(bundle.ensemble, bundle),
         "detector": _plain(bundle.detector, bundle),
     }

@@ -42,6 +42,7 @@ _EMA = 0.995  # decay of the averaged weights that are validated and kept
 _WARM_UP = 0.06  # share of the steps
 _FINAL_RATE = 0.02  # of the highest learning rate
 _OPINION = 0.5  # share of what a teacher says of an image in what is to be learnt
+_AT_ONCE = 64  # images to validate on at most, without the memory that training takes
 _PREPROCESSING = STANDARD_ENSEMBLE["preprocessing"]
 
 
@@ -309,7 +310,9 @@ class _Loop:
             loss = self._step(step, images, abnormal, boxes, balance)
             total += loss
             progress(f"{self.architecture} epoch {self.epoch + 1}", step + 1, self.steps)
-        scores = _logits(self.averaged, validation, self.device, options.size)
+        scores = _logits(
+            self.averaged, validation, self.device, options.size, batch=min(_AT_ONCE, options.batch)
+        )
         margin = np.where(validation.abnormal, scores, -scores)
         return {
             "epoch": self.epoch + 1.0,
@@ -392,7 +395,10 @@ def _judged(
     device: torch.device, epochs: int,
 ) -> Trained:  # fmt: skip
     learner: Any = _best(architecture, folder)
-    raw = _logits(learner.to(device), validation, device, options.size, exact=True)
+    raw = _logits(
+        learner.to(device), validation, device, options.size, exact=True,
+        batch=min(_AT_ONCE, options.batch),
+    )  # fmt: skip
     fitted = calibration.fit(raw, validation.abnormal)
     logits = fitted.apply(raw)
     probability = 1 / (1 + np.exp(-logits))
@@ -449,7 +455,7 @@ def _logits(
     size: int,
     *,
     exact: bool = False,
-    batch: int = 64,
+    batch: int,
 ) -> npt.NDArray[np.float64]:
     """Logits of images as they are, without augmentation, in order; `exact` as when serving."""
     learner.eval()

@@ -34,7 +34,11 @@ from spinexr.training.detector import DetectorOptions
 from spinexr.training.examples import Progress, TrainPart, prepare, read_train_part, silent
 from spinexr.training.runs import RunFolder
 
+import timm  # isort: skip  (after what makes it importable)
+import ultralytics  # isort: skip
+
 RUNS = "runs"
+_RESULT = "result.json"
 ARCHITECTURES = tuple(select.standard().weights)
 TEACHER = "densenet121"  # it learns soonest from few images, and counts most
 
@@ -60,19 +64,26 @@ class Job:
         return RunFolder(self.out / RUNS / name)
 
 
-def check_given(job: Job, *, architectures: Sequence[str], detect: bool) -> None:
-    """That the bundles to start and to learn from have what is needed.
+def check_given(job: Job, *, architectures: Sequence[str], detector: str | None) -> None:
+    """That the bundles to start and to learn from have what is needed, and --out has room for runs.
+
+    Args:
+        detector: its architecture, where one is to be trained.
 
     Raises:
         ConfigurationError: a checkpoint is missing; it is named.
+        TrainingError: a run is there already and is not to be resumed.
     """
+    if not job.resume:
+        for architecture in [*architectures, *([detector] if detector else [])]:
+            job.run_folder(architecture).check_free()
     if job.teacher is not None:
         _sha256(release.member_file(job.teacher, TEACHER))
     if job.initial is None:
         return
     for architecture in architectures:
         _sha256(release.member_file(job.initial, architecture))
-    if detect:
+    if detector:
         _sha256(release.detector_file(job.initial))
 
 
@@ -99,27 +110,37 @@ def train_classifiers(
         teacher = None
         if job.teacher is not None and architecture != TEACHER:
             teacher = release.member_file(job.teacher, TEACHER)
+        wanted = replace(
+            options,
+            initial_sha256=_sha256(initial) if initial else "",
+            teacher=TEACHER if teacher else "",
+            teacher_sha256=_sha256(teacher) if teacher else "",
+        )
+        if teacher and job.resume and _read_result(folder) is not None:
+            # It has learnt what it had to; a teacher in --out was calibrated anew since then.
+            taught = str(folder.config()["options"].get("teacher_sha256"))
+            wanted, teacher = replace(wanted, teacher_sha256=taught), None
         trained = classifier.train(
             architecture,
             part,
             folder,
-            replace(
-                options,
-                initial_sha256=_sha256(initial) if initial else "",
-                teacher=TEACHER if teacher else "",
-                teacher_sha256=_sha256(teacher) if teacher else "",
-            ),
+            wanted,
             initial=initial,
             teacher=teacher,
             resume=job.resume and folder.exists(),
             device=job.device,
-            commands=[*_earlier(job.initial, architecture, ENSEMBLE_FOLDER), job.command],
+            commands=[
+                *(_earlier(job.teacher, TEACHER, ENSEMBLE_FOLDER) if teacher else []),
+                *_earlier(job.initial, architecture, ENSEMBLE_FOLDER),
+                job.command,
+            ],
             cache=job.out / RUNS / "cache",
             report=job.report,
             progress=job.progress,
         )
         _write_result(folder, trained)
-        _write_member(job, architecture, trained.calibration)
+        if not all(_read_result(job.run_folder(a)) for a in ARCHITECTURES):
+            _write_member(job, job.out, architecture, trained.calibration)  # as a teacher, perhaps
         shown = ", ".join(f"{k} {v:.4g}" for k, v in trained.validation.items())
         job.report(f"{architecture}: {shown}.")
     finish_ensemble(job, part, options, search=search)
@@ -152,8 +173,10 @@ def finish_ensemble(job: Job, part: TrainPart, options: ClassifierOptions, *, se
         point = replace(point, threshold=select.youden(mean, abnormal))
     called = mean > point.threshold
     served = {a: c.then(together) for a, c in alone.items()}
+    # Made aside, so that until all of it is there what was there before stays as it was.
+    aside = job.out / RUNS / "release"
     for architecture, fitted in served.items():
-        _write_member(job, architecture, fitted)
+        _write_member(job, aside, architecture, fitted)
     validation: dict[str, Any] = {
         "images": len(abnormal),
         "auroc": round(float(roc_auc_score(abnormal, mean)), 4),
@@ -167,14 +190,15 @@ def finish_ensemble(job: Job, part: TrainPart, options: ClassifierOptions, *, se
         "calibration": {a: _rounded(asdict(c)) for a, c in served.items()},
         "operating_point": "searched on validation" if search else "standard",
     }
-    _write_familiarity(job, part, options)
+    _write_familiarity(job, aside, part, options)
     release.write_ensemble_manifest(
-        job.out,
+        aside,
         point=point,
         size=options.size,
         intensity=options.intensity,
         about=_about(job, part, options.seed, validation, _commands(job)),
     )
+    release.put_in_place(aside, job.out)
     job.report(
         f"ensemble: validation AUROC {validation['auroc']}, sensitivity "
         f"{validation['sensitivity']}, specificity {validation['specificity']} at "
@@ -198,14 +222,15 @@ def _calibrated(
     }
 
 
-def _write_member(job: Job, architecture: str, fitted: Calibration) -> None:
-    """The checkpoint of a member at its best, `fitted` folded into its head."""
+def _write_member(job: Job, root: Path, architecture: str, fitted: Calibration) -> None:
+    """The checkpoint of a member at its best, `fitted` folded into its head, in a bundle."""
     network: Any = classifier.best(architecture, job.run_folder(architecture))
     calibration.fold(network.get_classifier(), fitted)
-    release.write_member(release.member_file(job.out, architecture), network, half=job.half)
+    release.write_member(release.member_file(root, architecture), network, half=job.half)
 
 
-def _write_familiarity(job: Job, part: TrainPart, options: ClassifierOptions) -> None:
+def _write_familiarity(job: Job, root: Path, part: TrainPart, options: ClassifierOptions) -> None:
+    """Statistics of the features that the members in a bundle have of the training images."""
     sides = [
         prepare(
             images,
@@ -220,7 +245,7 @@ def _write_familiarity(job: Job, part: TrainPart, options: ClassifierOptions) ->
     preprocessing = STANDARD_ENSEMBLE["preprocessing"]
     statistics = familiarity.fit(
         {
-            m["name"]: (m["architecture"], release.member_file(job.out, m["architecture"]))
+            m["name"]: (m["architecture"], release.member_file(root, m["architecture"]))
             for m in STANDARD_ENSEMBLE["members"]
         },
         sides[0],
@@ -231,7 +256,7 @@ def _write_familiarity(job: Job, part: TrainPart, options: ClassifierOptions) ->
         seed=options.seed,
         progress=job.progress,
     )
-    save(statistics, release.familiarity_file(job.out))
+    save(statistics, release.familiarity_file(root))
 
 
 def train_detector(job: Job, options: DetectorOptions) -> None:
@@ -288,7 +313,12 @@ def _about(
         commands=commands,
         fingerprint=part.fingerprint,
         seed=seed,
-        versions={"spinexr": __version__, "torch": torch.__version__},
+        versions={
+            "spinexr": __version__,
+            "torch": torch.__version__,
+            "timm": timm.__version__,
+            "ultralytics": ultralytics.__version__,
+        },
         validation=validation,
     )
 
@@ -400,7 +430,7 @@ def _write_result(folder: RunFolder, trained: Trained) -> None:
         "epochs": trained.epochs,
         "logits": [float(v) for v in trained.logits],
     }
-    (folder.path / "result.json").write_text(json.dumps(result), encoding="utf-8")
+    release.write_json(folder.path / _RESULT, result)
 
 
 def _rounded(values: dict[str, float]) -> dict[str, float]:
@@ -409,7 +439,7 @@ def _rounded(values: dict[str, float]) -> dict[str, float]:
 
 def _read_result(folder: RunFolder) -> dict[str, Any] | None:
     try:
-        result = json.loads((folder.path / "result.json").read_text(encoding="utf-8"))
+        result = json.loads((folder.path / _RESULT).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     return result if isinstance(result, dict) else None

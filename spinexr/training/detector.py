@@ -43,8 +43,12 @@ from ultralytics.utils.torch_utils import strip_optimizer  # noqa: E402
 _ROOM = 1.2  # longest side of the images on disk over that of inputs, for zooming in
 _MAP50, _MAP50_95 = "metrics/mAP50(B)", "metrics/mAP50-95(B)"
 _WARM_UP = 0.05  # share of the epochs, three at most
-_RESUME = "resume.pt"  # the last whole checkpoint, copied so that it is never half
 _LAST, _BEST = Path("weights/last.pt"), Path("weights/best.pt")
+# Copies of whole checkpoints: ultralytics writes its own in place, so that a kill may halve them.
+_RESUME, _RESUME_BEST = "resume.pt", "resume_best.pt"
+# What a released checkpoint keeps. The rest would tell of the machine and of the repository around
+# it, and take the place of the optimizer's state.
+_RELEASED = ("model", "train_args", "version", "license", "date")
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,17 +147,34 @@ def train(
         report(f"{options.architecture}: the run is finished.")
         return _finished(folder.path, part)
 
+    step = 0
+
+    def after_step(trainer: Any) -> None:
+        nonlocal step
+        step += 1
+        steps = len(trainer.train_loader)
+        if trainer.loss is not None and not torch.isfinite(trainer.loss).all():
+            raise TrainingError(
+                f"The loss is {float(trainer.loss)} in epoch {trainer.epoch + 1}, step {step} of "
+                f"{steps}. The checkpoints of epoch {trainer.epoch} are kept; start again with a "
+                "lower --learning-rate."
+            )
+        progress(f"{options.architecture} epoch {trainer.epoch + 1}", step, steps)
+
     def after_epoch(trainer: Any) -> None:
-        # ultralytics writes its checkpoints in place: a kill meanwhile would leave half of one.
-        whole = folder.path / _RESUME
-        shutil.copyfile(trainer.last, whole.with_suffix(".part"))
-        whole.with_suffix(".part").replace(whole)
+        nonlocal step
+        step = 0
+        # The best first: `_begun` takes both where there is the last one.
+        _copy_whole(trainer.best, folder.path / _RESUME_BEST)
+        _copy_whole(trainer.last, folder.path / _RESUME)
+        folder.record(_curves(folder.path))
         shown = {k: trainer.metrics.get(k, 0.0) for k in (_MAP50, _MAP50_95)}
         report(
             f"{options.architecture} epoch {trainer.epoch + 1}/{options.epochs}: validation mAP50 "
             f"{shown[_MAP50]:.4f}, mAP50-95 {shown[_MAP50_95]:.4f}"
         )
 
+    model.add_callback("on_train_batch_end", after_step)
     model.add_callback("on_model_save", after_epoch)
     # On a CPU ultralytics offers no mixed precision; torch has it there where the CPU has.
     model.add_callback("on_pretrain_routine_end", _mixed_precision_on_cpu)
@@ -177,8 +198,14 @@ def train(
             f"The detector's training stopped in epoch {epoch}: {str(e).splitlines()[0]}. The "
             "last checkpoint is kept; go on with --resume."
         ) from e
-    (folder.path / _RESUME).unlink(missing_ok=True)
+    for copy in (_RESUME, _RESUME_BEST):
+        (folder.path / copy).unlink(missing_ok=True)
     return _finished(folder.path, part)
+
+
+def _copy_whole(source: Path, target: Path) -> None:
+    shutil.copyfile(source, target.with_suffix(".part"))
+    target.with_suffix(".part").replace(target)
 
 
 def _given(checkpoint: Path, options: DetectorOptions) -> Any:
@@ -215,6 +242,8 @@ def _begun(folder: Path, options: DetectorOptions) -> Any:
         if _load(last).ckpt.get("optimizer") is None:  # stripped when the run ended
             return None
         whole = last
+    elif (folder / _RESUME_BEST).exists():
+        shutil.copyfile(folder / _RESUME_BEST, folder / _BEST)
     model = _load(whole)
     if _scale(model) != options.scale:
         raise TrainingError(
@@ -243,12 +272,20 @@ def _load(checkpoint: Path) -> Any:
 
 
 def release_checkpoint(trained: TrainedDetector, file: Path) -> None:
-    """The best checkpoint without the paths that ultralytics keeps in it.
+    """The best checkpoint without what ultralytics tells in it of machine, paths and repository.
 
     Raises:
-        TrainingError: it cannot be written.
+        TrainingError: it cannot be read or written.
     """
-    checkpoint, _ = torch_safe_load(str(trained.file), safe_only=True)
+    try:
+        found, _ = torch_safe_load(str(trained.file), safe_only=True)
+        checkpoint = {key: found[key] for key in _RELEASED if key in found}
+    # As in `_load`.
+    except Exception as e:
+        raise TrainingError(
+            f"{trained.file} cannot be read ({type(e).__name__}): remove the run's folder and "
+            "start again."
+        ) from e
     for arguments in (checkpoint.get("train_args"), getattr(checkpoint["model"], "args", None)):
         if isinstance(arguments, dict):
             for key in ("data", "project", "name", "save_dir", "model", "resume"):
@@ -373,9 +410,29 @@ def _mixed_precision_on_cpu(trainer: Any) -> None:
         torch.set_flush_denormal(True)
 
 
-def _finished(folder: Path, part: TrainPart) -> TrainedDetector:
+def _results(folder: Path) -> list[dict[str, float]]:
+    """The epochs as ultralytics keeps them."""
     with (folder / "results.csv").open(newline="") as stream:
-        rows = [{k.strip(): float(v) for k, v in row.items()} for row in csv.DictReader(stream)]
+        return [{k.strip(): float(v) for k, v in row.items()} for row in csv.DictReader(stream)]
+
+
+def _curves(folder: Path) -> list[dict[str, float]]:
+    """The epochs as the classifiers' are kept."""
+    return [
+        {
+            "epoch": row["epoch"],
+            "learning_rate": row["lr/pg0"],
+            "train_loss": sum(v for k, v in row.items() if k.startswith("train/")),
+            "val_loss": sum(v for k, v in row.items() if k.startswith("val/")),
+            "val_map50": row[_MAP50],
+            "val_map50_95": row[_MAP50_95],
+        }
+        for row in _results(folder)
+    ]
+
+
+def _finished(folder: Path, part: TrainPart) -> TrainedDetector:
+    rows = _results(folder)
     best = max(rows, key=lambda r: r[_MAP50_95])
     validation = {
         "map50": best[_MAP50],

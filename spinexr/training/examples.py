@@ -68,7 +68,8 @@ def read_train_part(root: Path, *, validation_share: float, seed: int) -> TrainP
         first = "; ".join(str(p) for p in dataset.problems[:3])
         raise ConfigurationError(
             f"{len(dataset.problems)} problems in the train part of {dataset.root}: {first}. "
-            "Mend them, or remove those images from annotations/train.csv."
+            f"Mend them, or take those images' rows out of annotations/{_PART}.csv and their files "
+            f"out of {_PART}_images."
         )
     validation = _validation_studies(dataset.images, validation_share, seed)
     sides: tuple[list[LabelledImage], list[LabelledImage]] = ([], [])
@@ -147,6 +148,8 @@ def _grey(
         grey = to_grey(read, intensity)
     except SpineXRError as e:
         raise ConfigurationError(f"{file}: {e.message}") from e
+    except OSError as e:
+        raise ConfigurationError(f"{file} cannot be read: {e.strerror or e}.") from e
     shape = (grey.shape[0], grey.shape[1])
     if size is None:
         return grey, shape

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,19 @@ def write_detection_manifest(
     if manifest["licence"] == _OWN_LICENCE:
         manifest["licence"] = _ULTRALYTICS_LICENCE
     write_json(root / DETECTION_FOLDER / MANIFEST, manifest)
+
+
+def put_in_place(source: Path, root: Path) -> None:
+    """Move the ensemble of a bundle to another root, the manifest last; `source` is removed.
+
+    Should this end midway, the old manifest refuses the new files.
+    """
+    files = [f for f in sorted((source / ENSEMBLE_FOLDER).rglob("*")) if f.is_file()]
+    for file in sorted(files, key=lambda f: f.name == MANIFEST):
+        target = root / file.relative_to(source)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        file.replace(target)
+    shutil.rmtree(source)
 
 
 def about(

@@ -43,15 +43,23 @@ class RunFolder:
         Raises:
             TrainingError: it holds a run, or cannot be written.
         """
-        if self.exists():
-            raise TrainingError(
-                f"{self.path} holds a run already: go on with --resume, or give another --out."
-            )
+        self.check_free()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             _write(self.path / _CONFIG, json.dumps(config, indent=2).encode())
         except OSError as e:
             raise TrainingError(f"The run folder {self.path} cannot be made: {e.strerror}.") from e
+
+    def check_free(self) -> None:
+        """That no run has begun here.
+
+        Raises:
+            TrainingError: one has.
+        """
+        if self.exists():
+            raise TrainingError(
+                f"{self.path} holds a run already: go on with --resume, or give another --out."
+            )
 
     def resume(self, config: Mapping[str, Any]) -> dict[str, Any] | None:
         """The state to go on from, None where no epoch was finished.
@@ -217,7 +225,7 @@ def _plot(file: Path, rows: Sequence[Mapping[str, float]]) -> None:
     for name in rows[0]:
         if "loss" in name:
             losses.plot(epochs, [row[name] for row in rows], label=name)
-        elif "auroc" in name:
+        elif name.startswith("val_"):
             scores.plot(epochs, [row[name] for row in rows], label=name)
     for axes, title in ((losses, "loss"), (scores, "validation")):
         axes.set_xlabel("epoch")

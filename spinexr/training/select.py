@@ -36,21 +36,23 @@ def standard() -> OperatingPoint:
 def search(probabilities: Mapping[str, Floats], abnormal: npt.NDArray[np.bool_]) -> OperatingPoint:
     """Weights of the best AUROC on a grid of 0.02, every member kept, and Youden's cut-off.
 
+    Of weights that rank the images alike, the most even ones.
+
     Args:
         probabilities: (N,) of each architecture, on images that none of them was trained on.
     """
     names = list(probabilities)
     scores = np.stack([probabilities[n] for n in names])
     parts = round(1 / _STEP)
-    best: tuple[float, tuple[int, ...]] = (-1.0, ())
+    best: tuple[float, float, tuple[int, ...]] = (-1.0, 0.0, ())
     for first in product(range(1, parts), repeat=len(names) - 1):
         last = parts - sum(first)
         if last < 1:
             continue
         shares = (*first, last)
-        auroc = float(roc_auc_score(abnormal, np.array(shares) @ scores))
-        best = max(best, (auroc, shares))
-    shares = best[1]
+        auroc = round(float(roc_auc_score(abnormal, np.array(shares) @ scores)), 9)
+        best = max(best, (auroc, -float(np.std(shares)), shares))
+    shares = best[2]
     weights = {n: round(s / parts, 6) for n, s in zip(names, shares, strict=True)}
     return OperatingPoint(weights, youden(np.array(shares) / parts @ scores, abnormal))
 

@@ -44,12 +44,15 @@ class Models:
                     queue=settings.queue,
                     readers=settings.readers,
                 )
-                wait()
-            except DecoderCrashedError as e:
-                raise ModelsNotReadyError(e.message, [Problem(e.code, e.message)]) from e
             except ModelsNotReadyError:
                 sandbox.close()  # nothing will be read for models that are not there
                 raise
+            try:
+                wait()
+            except DecoderCrashedError as e:
+                sandbox.close()
+                predictor.close()
+                raise ModelsNotReadyError(e.message, [Problem(e.code, e.message)]) from e
             return predictor
 
         return cls(load)

@@ -58,7 +58,11 @@ def listing() -> Response:
             ]
         )
     else:
-        response = Response(render_template("samples.html", samples=shipped()))
+        loaded = state().models.loaded
+        page = render_template(
+            "samples.html", samples=shipped(), bundle=loaded.summary if loaded else None
+        )
+        response = Response(page)
     response.vary.add("Accept")
     return response
 

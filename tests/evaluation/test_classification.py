@@ -30,9 +30,9 @@ def test_auroc_and_ap_are_those_worked_by_hand() -> None:
 
 def test_decisions_are_above_not_at_the_threshold() -> None:
     result = evaluate(threshold=0.6)
-    confusion = result.confusion
-    assert (confusion.true_positive, confusion.false_positive) == (1, 0)
-    assert (confusion.false_negative, confusion.true_negative) == (1, 3)
+    assert result.confusion == classification.Confusion(
+        true_positive=1, false_positive=0, false_negative=1, true_negative=3
+    )
     assert result.estimates["sensitivity"].value == 0.5
     assert result.estimates["specificity"].value == 1.0
     assert result.estimates["f1"].value == pytest.approx(2 / 3)

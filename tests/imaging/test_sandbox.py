@@ -151,6 +151,14 @@ def test_too_little_shared_memory_is_busy_not_a_damaged_file(
     assert blocks() == []
 
 
+def test_processes_that_end_before_they_begin_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spinexr.imaging.sandbox.worker.confine", os._exit)
+    sandbox = Sandbox(SandboxOptions(workers=1))
+    with pytest.raises(DecoderCrashedError, match="spinexr doctor"):
+        sandbox.start()()
+    sandbox.close()
+
+
 def test_a_limit_in_which_no_process_can_start_is_said() -> None:
     sandbox = Sandbox(SandboxOptions(workers=1, memory_mb=1))
     with pytest.raises(DecoderCrashedError, match="cannot start within 1 MB"):

@@ -120,26 +120,53 @@ def test_compiled_networks_serve_without_checkpoints_and_without_torch(
 ) -> None:
     file = tmp_path / "image.dcm"
     file.write_bytes(builders.dicom(builders.pixels(480, 320)))
-    script = f"""
+    script = tmp_path / "serve.py"
+    script.write_text(f"""
 import sys
 from pathlib import Path
-from spinexr.analysis import analyse
-from spinexr.inference.engines import EngineOptions
-from spinexr.inference.loading import load_predictor
+from spinexr.settings import Settings
 from spinexr.web import create_app
-predictor = load_predictor(Path({str(manifests)!r}), EngineOptions(store=Path({str(store)!r})))
-analysis = analyse(Path({str(file)!r}).read_bytes(), predictor=predictor, max_pixels=10**7)
-heavy = [m for m in ("torch", "torchvision", "timm", "ultralytics") if m in sys.modules]
-print(analysis.engine, len(analysis.prediction.members), heavy)
-predictor.close()
-"""
+
+if __name__ == "__main__":  # the processes that read files begin with this file
+    app = create_app(
+        Settings(
+            weights=Path({str(manifests)!r}), engines=Path({str(store)!r}),
+            uploads=Path({str(tmp_path / "uploads")!r}),
+        )
+    )
+    app.extensions["spinexr"].models.wait()
+    client = app.test_client()
+    answers = [client.get("/health")]
+    for accepted in ("application/json", "text/html"):
+        with open({str(file)!r}, "rb") as stream:
+            answers.append(
+                client.post("/upload", data={{"file": stream}}, headers={{"Accept": accepted}})
+            )
+    heavy = [m for m in ("torch", "torchvision", "timm", "ultralytics") if m in sys.modules]
+    print([a.status_code for a in answers], answers[0].get_json()["engine"]["name"], heavy)
+""")
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, env=environment(), capture_output=True,
-        text=True, check=False,
+        [sys.executable, str(script)], cwd=ROOT,
+        env={**environment(), "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip().endswith("3 []")
-    assert done.stdout.startswith("openvino")
+    assert done.stdout.splitlines()[-1] == "[200, 200, 200] openvino []"
+
+
+def test_openvino_tells_nobody_that_it_was_imported(tmp_path: Path) -> None:
+    """Its telemetry keeps an identity and counts in the home folder."""
+    script = (
+        "import spinexr, openvino; from openvino.tools.ovc import convert_impl; "
+        "print(convert_impl.tm.__name__)"
+    )
+    kept = {k: v for k, v in environment().items() if k != "CI"}  # it keeps quiet there
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, env={**kept, "HOME": str(tmp_path)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "openvino.tools.ovc.telemetry_stub"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_packed_networks_serve_where_they_are_unpacked(bundle: Bundle, tmp_path: Path) -> None:

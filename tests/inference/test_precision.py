@@ -68,7 +68,10 @@ def test_without_a_verdict_trained_networks_compute_exactly_and_say_why(
 def test_the_gate_decides(
     trained: Bundle, store: Path, load: Callable[..., OpenVinoEngine], accepted: bool
 ) -> None:
-    verdicts, subject = Verdicts(store), openvino_loading.verdict_subject(trained)
+    verdicts, subject = (
+        Verdicts(store),
+        openvino_loading.verdict_subject(trained, Precision.BF16, store=store),
+    )
     verdicts.write(Precision.BF16, subject, accepted=accepted, measured=MEASURED)
     engine = load(trained)
     assert engine.precision is (Precision.BF16 if accepted else Precision.EXACT)
@@ -77,7 +80,7 @@ def test_the_gate_decides(
 
 @pytest.mark.usefixtures("every_instruction")
 def test_a_verdict_on_another_cut_off_is_none(trained: Bundle, store: Path) -> None:
-    subject = openvino_loading.verdict_subject(trained)
+    subject = openvino_loading.verdict_subject(trained, Precision.BF16, store=store)
     Verdicts(store).write(Precision.BF16, subject, accepted=True, measured=MEASURED)
     file = trained.root / "ensemble output/manifest.json"
     file.write_text(file.read_text().replace("0.449", "0.5"))

@@ -112,3 +112,5 @@ def test_a_search_over_useless_members_still_calls_something_abnormal() -> None:
     backwards = np.array([0.1, 0.2, 0.8, 0.9])
     point = select.search({"a": backwards, "b": backwards, "c": backwards}, abnormal)
     assert point.threshold < 0.9
+    # Nothing tells them apart, so none is as good as dropped.
+    assert max(point.weights.values()) - min(point.weights.values()) < 0.03

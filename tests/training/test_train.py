@@ -32,6 +32,8 @@ from spinexr.training.networks import Learner, Teacher
 from spinexr.training.runs import BEST, LAST, RunFolder
 from tests.processes import ROOT, environment, spinexr
 
+from ultralytics.nn.tasks import torch_safe_load  # isort: skip  (after what makes it importable)
+
 TOY = ("--size", "32", "--window", "32", "--batch", "8", "--from-scratch", "--device", "cpu")
 OPTIONS = ClassifierOptions(
     epochs=3, size=32, window=32, batch=8, pretrained=False, validation_share=0.3
@@ -268,7 +270,8 @@ def test_a_network_that_knows_the_validation_images_is_no_start(
     if known == "manifest":  # as of somebody else, without the runs
         source = tmp_path / "given"
         shutil.copytree(bundle / "ensemble output", source / "ensemble output")
-    job = commands.Job(data, tmp_path / "out", **{given: source})
+    bundles: dict[str, Any] = {given: source}
+    job = commands.Job(data, tmp_path / "out", **bundles)
     with pytest.raises(ConfigurationError, match=said):
         commands.train_classifiers(
             job, ClassifierOptions(**options), architectures=["resnet50"], search=False
@@ -352,9 +355,12 @@ def test_the_best_epoch_is_kept_not_the_last(
 
 @pytest.fixture(scope="module")
 def bundle(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Everything by the commands; the first one is killed by SIGKILL after its first epoch."""
+    """Everything by the commands, without a test part; the first one is killed by SIGKILL after its
+    first epoch."""
     out = tmp_path_factory.mktemp("bundle")
-    common = ("--data", str(data), "--out", str(out), *TOY)
+    only_train = tmp_path_factory.mktemp("train") / "phantoms"
+    shutil.copytree(data, only_train, ignore=shutil.ignore_patterns("test*"))
+    common = ("--data", str(only_train), "--out", str(out), *TOY)
     process = subprocess.Popen(
         [sys.executable, "-m", "spinexr", "train", "classifier", *common, "--epochs", "2"],
         cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True,
@@ -562,6 +568,7 @@ def test_members_of_different_runs_are_no_ensemble(bundle: Path, data: Path) -> 
         "--epochs", "1", "--member", "resnet50",
     )  # fmt: skip
     assert done.returncode == 1  # its own run is there already
+    weights = {f: f.read_bytes() for f in bundle.glob("ensemble output/**/*") if f.is_file()}
     config = bundle / "runs/resnet50/config.json"
     before = config.read_text()
     config.write_text(before.replace('"size": 32', '"size": 48'))
@@ -574,9 +581,60 @@ def test_members_of_different_runs_are_no_ensemble(bundle: Path, data: Path) -> 
         config.write_text(before)
     assert done.returncode == 1
     assert "resnet50 was trained on other data or with another size" in done.stderr
+    assert all(f.read_bytes() == content for f, content in weights.items())
+
+
+def test_a_member_that_learnt_from_its_own_bundle_can_be_finished_again(
+    bundle: Path, data: Path, tmp_path: Path
+) -> None:
+    """Joining the members calibrates the teacher anew, which then has another digest."""
+    out = tmp_path / "bundle"
+    shutil.copytree(bundle, out)
+    shutil.rmtree(out / "runs/resnet50")
+    command = ("train", "classifier", "--data", data, "--out", out, "--teacher", out, *TOY,
+               "--epochs", "1", "--member", "resnet50")  # fmt: skip
+    for more in ((), ("--resume",)):
+        done = spinexr(*command, *more)
+        assert done.returncode == 0, done.stderr
+    load_bundle(out)
+    assert not (out / "runs/release").exists()
 
 
 def test_the_released_detector_tells_no_paths(bundle: Path) -> None:
-    content = (bundle / "detection output/yolo11/weights/best.pt").read_bytes()
+    file = bundle / "detection output/yolo11/weights/best.pt"
+    content = file.read_bytes()
     assert str(bundle).encode() not in content
     assert b"detector-data" not in content
+    # Of the repository that the trainer found around it, neither path nor commit nor origin.
+    assert b"refs/heads" not in content
+    assert set(torch_safe_load(str(file), safe_only=True)[0]) <= {
+        "model",
+        "train_args",
+        "version",
+        "license",
+        "date",
+    }
+
+
+def test_the_detector_s_curves_are_kept_as_the_classifiers_are(bundle: Path) -> None:
+    folder = RunFolder(bundle / "runs/yolo11n")
+    (row,) = folder.curves()
+    assert row["epoch"] == 1
+    assert {"train_loss", "val_loss", "val_map50", "val_map50_95"} <= set(row)
+    assert (folder.path / "curves.png").exists()
+
+
+def test_a_detector_whose_loss_is_no_number_stops_and_says_where(
+    part: TrainPart, tmp_path: Path
+) -> None:
+    shown = []
+    options = detector.DetectorOptions(
+        size=64, epochs=2, batch=8, learning_rate=1e30, pretrained=False
+    )
+    with pytest.raises(TrainingError, match=r"The loss is nan in epoch 1, step \d+ of \d+"):
+        detector.train(
+            part, RunFolder(tmp_path / "run"), options, device="cpu", data=tmp_path / "data",
+            progress=lambda what, done, of: shown.append((what, done, of)),
+        )  # fmt: skip
+    steps = [s for s in shown if s[0] == "yolo11n epoch 1"]
+    assert [done for _, done, _ in steps] == list(range(1, len(steps) + 1))

@@ -6,6 +6,7 @@ import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
+from spinexr.errors import ModelsNotReadyError, Problem
 from spinexr.inference.bundle import Bundle
 from spinexr.inference.engines.base import Engine
 from spinexr.inference.engines.precision import Precision
@@ -41,15 +42,19 @@ def create(bundle: Bundle, options: EngineOptions) -> Engine:
     """
     # Imported here: the torch stack takes seconds and hundreds of megabytes.
     if picked(options) == "torch":
-        from spinexr.inference.engines.torch_engine import TorchEngine
-
+        try:
+            from spinexr.inference.engines.torch_engine import TorchEngine
+        except (ImportError, RuntimeError) as e:  # half a torch stack, or too old a one
+            raise _not_installed("torch", "requirements.txt", e) from e
         engine = TorchEngine(bundle, device=options.device, threads=options.threads)
         if options.precision is not Precision.EXACT:
             engine.wanted_precision = options.precision
             engine.precision_note = "PyTorch computes exactly; OpenVINO has reduced precisions."
         return engine
-    from spinexr.inference.engines import openvino_loading
-
+    try:
+        from spinexr.inference.engines import openvino_loading
+    except ImportError as e:
+        raise _not_installed("openvino", "requirements-serve.txt", e) from e
     return openvino_loading.load(
         bundle,
         store=options.store or bundle.root / "engines",
@@ -57,6 +62,14 @@ def create(bundle: Bundle, options: EngineOptions) -> Engine:
         precision=options.precision,
         unjudged=options.unjudged,
     )
+
+
+def _not_installed(engine: str, requirements: str, error: Exception) -> ModelsNotReadyError:
+    message = (
+        f"The engine {engine} cannot be used: {error}. pip install -r {requirements} brings what "
+        "it takes."
+    )
+    return ModelsNotReadyError(message, [Problem("engine_missing", message)])
 
 
 def picked(options: EngineOptions) -> str:

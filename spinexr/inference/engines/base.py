@@ -60,6 +60,7 @@ class Engine(ABC):
     wanted_precision: Precision = Precision.EXACT
     precision_note: str | None = None  # why it is not the wanted one
     precision_measured: Mapping[str, Any] | None = None  # by the gate, against the exact one
+    calibration: str = ""  # of int8: a hash of the networks that came of it
     models: tuple[LoadedModel, ...]
     class_names: tuple[str, ...]
 

@@ -1,7 +1,8 @@
 """Compiled networks on disk: found by what they depend on, whole or not at all.
 
 Each is a folder named after a hash of its key, with the network in OpenVINO's own format and
-`about.json`: the key, the SHA-256 of the other files, and whatever the one who made it measured.
+`about.json`: the key, the SHA-256 of the other files and of its own words, and whatever the one who
+made it measured.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from spinexr.inference.bundle import sha256_of
 
 NETWORK = "network.xml"
 _ABOUT = "about.json"
+_WORDS = "about_sha256"
 # Raised when conversion changes what the same checkpoint becomes.
 _CONVERSION = 2
 
@@ -80,6 +82,8 @@ class EngineStore:
             digests = about["sha256"]
             if about["key"] != asdict(key) or NETWORK not in digests:
                 raise EngineFileError(f"{folder.name} belongs to another network.")
+            if about.pop(_WORDS) != _digest_of(about):
+                raise EngineFileError(f"{folder.name}/{_ABOUT} was changed.")
             for name, digest in digests.items():
                 if Path(name).name != name or sha256_of(folder / name) != digest:
                     raise EngineFileError(f"{folder.name}/{name} was changed or cut off.")
@@ -106,9 +110,9 @@ class EngineStore:
         try:
             about = write(scratch / NETWORK)
             digests = {f.name: sha256_of(f) for f in sorted(scratch.iterdir())}
-            text = json.dumps(
-                {**about, "key": asdict(key), "sha256": digests}, indent=2, ensure_ascii=False
-            )
+            words = {**about, "key": asdict(key), "sha256": digests}
+            words[_WORDS] = _digest_of(words)
+            text = json.dumps(words, indent=2, ensure_ascii=False)
             (scratch / _ABOUT).write_text(text + "\n", encoding="utf-8")
             try:
                 scratch.rename(target)
@@ -125,3 +129,7 @@ class EngineStore:
     def remove(self, key: EngineKey) -> None:
         """Forget a network, damaged or not."""
         shutil.rmtree(self.root / key.folder_name, ignore_errors=True)
+
+
+def _digest_of(about: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()

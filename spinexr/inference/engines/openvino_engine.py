@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,7 @@ class OpenVinoEngine(Engine):
         choice = choice or Choice()
         self.precision, self.wanted_precision = choice.precision, choice.wanted
         self.precision_note, self.precision_measured = choice.note, choice.measured
+        self.calibration = choice.calibration
         self._core: Any = openvino.Core()
         self._config = {
             # OpenVINO itself would take bf16 where it can.
@@ -75,10 +77,11 @@ class OpenVinoEngine(Engine):
         self.models = models
         self.class_names = class_names
         self._spec = spec
-        self._member_files = members
+        # Read once, as they were when their digests were compared.
+        self._networks = {name: _Network.read(self._core, file) for name, file in members.items()}
+        self._detector_network = _Network.read(self._core, detector)
         self._batch_shape = batch_shape
         self._members = self._compiled_members()
-        self._detector_file = detector
         self._detectors: OrderedDict[tuple[int, int], Any] = OrderedDict()
 
     def classify(self, batch: npt.NDArray[np.float32]) -> dict[str, ClassifierOutput]:
@@ -112,7 +115,7 @@ class OpenVinoEngine(Engine):
         )  # fmt: skip
 
     def _compiled_members(self) -> dict[str, Any]:
-        return {n: self._compiled(f, self._batch_shape) for n, f in self._member_files.items()}
+        return {n: self._compiled(m, self._batch_shape) for n, m in self._networks.items()}
 
     def _detector(self, rows: int, columns: int) -> Any:
         """The detector compiled for one shape; the least recently used one makes room."""
@@ -120,19 +123,32 @@ class OpenVinoEngine(Engine):
         if shape not in self._detectors:
             while len(self._detectors) >= _MOST_SHAPES:
                 self._detectors.popitem(last=False)
-            self._detectors[shape] = self._compiled(self._detector_file, (1, 3, rows, columns))
+            self._detectors[shape] = self._compiled(self._detector_network, (1, 3, rows, columns))
         self._detectors.move_to_end(shape)
         return self._detectors[shape]
 
-    def _compiled(self, file: Path, shape: tuple[int, ...]) -> Any:
+    def _compiled(self, network: _Network, shape: tuple[int, ...]) -> Any:
         """A network for one input shape: faster than for any, and its weights are repacked now, so
         that the file's pages can go."""
-        network = self._core.read_model(file)
-        _keep_small_constants(network)
-        network.reshape(list(shape))
-        compiled = self._core.compile_model(network, "CPU", self._config)
-        release_pages(file.with_suffix(".bin"))
+        model = network.model.clone()
+        model.reshape(list(shape))
+        compiled = self._core.compile_model(model, "CPU", self._config)
+        release_pages(network.weights)
         return compiled
+
+
+@dataclass(frozen=True, slots=True)
+class _Network:
+    """A network for any input shape, its weights mapped from their file."""
+
+    model: Any
+    weights: Path
+
+    @classmethod
+    def read(cls, core: Any, file: Path) -> _Network:
+        model = core.read_model(file)
+        _keep_small_constants(model)
+        return cls(model, file.with_suffix(".bin"))
 
 
 def _keep_small_constants(network: Any) -> None:

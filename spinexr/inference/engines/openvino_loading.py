@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import hashlib
 import importlib.util
+import json
 import logging
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +32,11 @@ from spinexr.inference.engines.openvino_engine import VERSION, OpenVinoEngine
 from spinexr.inference.engines.precision import Choice, Precision, Verdicts, subject_of, supported
 
 _log = logging.getLogger("spinexr.engines")
+
+_BRING_COMPILED = (
+    "Compile it where torch is installed (python -m spinexr compile) and bring the folder of "
+    "compiled networks along, or name it in SPINEXR_ENGINES."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,18 +119,22 @@ def load(
         raise ModelsNotReadyError(message, [Problem("engine_failed", message)]) from e
 
 
-def verdict_subject(bundle: Bundle) -> str:
+def verdict_subject(bundle: Bundle, precision: Precision, *, store: Path) -> str:
     """What a verdict on a bundle's precision is filed under.
 
     Raises:
-        ModelsNotReadyError: a checkpoint is missing.
+        ModelsNotReadyError: a checkpoint, or an int8 network, is missing or damaged.
     """
+    wanted = _networks(bundle)
     try:
-        digests = {w.name: _digest(w) for w in _networks(bundle)}
-    except (_NotAvailableError, OSError) as e:
-        message = f"The checkpoints cannot be read: {e}"
+        digests = {w.name: _digest(w) for w in wanted}
+        calibration = ""
+        if precision is Precision.INT8:
+            calibration = _calibration(wanted, digests, EngineStore(store))
+    except (_NotAvailableError, EngineFileError, OSError) as e:
+        message = f"The networks cannot be read: {e}"
         raise ModelsNotReadyError(message, [Problem("checkpoint_invalid", message)]) from e
-    return subject_of(bundle, digests, VERSION)
+    return subject_of(bundle, digests, VERSION, calibration)
 
 
 def compiled_folders(
@@ -146,6 +157,15 @@ def compiled_folders(
     if not all(map(engines.holds, keys)):
         return None
     return [store / key.folder_name for key in keys]
+
+
+def check_calibration() -> None:
+    """That networks can be calibrated here, before anything is read for it.
+
+    Raises:
+        ConfigurationError: NNCF is not installed.
+    """
+    from spinexr.inference.engines import openvino_quantisation  # noqa: F401
 
 
 def quantise(
@@ -196,22 +216,40 @@ def _choose(
     capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if not supported(precision, tuple(capabilities)):
         return instead(f"this processor has no instructions for {precision}.")
+    calibration = ""
     if precision is Precision.INT8:
         try:
-            missing = [
-                w.name for w in wanted if engines.find(_key(w, digests[w.name], precision)) is None
-            ]
+            calibration = _calibration(wanted, digests, engines)
         except EngineFileError as e:
             return instead(f"a compiled network is damaged ({e}): {command}")
-        if missing:
+        except _NotAvailableError:
             return instead(f"the networks are not compiled in it: {command}")
     # Random weights have nothing to lose, and benchmarks run on them.
     if unjudged or bundle.training_data is TrainingData.NONE:
-        return Choice(precision, precision)
-    measured = Verdicts(engines.root).find(precision, subject_of(bundle, digests, VERSION))
+        return Choice(precision, precision, calibration=calibration)
+    subject = subject_of(bundle, digests, VERSION, calibration)
+    measured = Verdicts(engines.root).find(precision, subject)
     if measured is None:
         return instead(f"it was not judged good enough for these weights: {command}")
-    return Choice(precision, precision, measured=measured)
+    return Choice(precision, precision, measured=measured, calibration=calibration)
+
+
+def _calibration(
+    wanted: Sequence[_Wanted], digests: Mapping[str, str], engines: EngineStore
+) -> str:
+    """A hash of the int8 networks: other images to calibrate on make others.
+
+    Raises:
+        _NotAvailableError: one is not there.
+        EngineFileError: one is damaged.
+    """
+    made = {}
+    for network in wanted:
+        found = engines.find(_key(network, digests[network.name], Precision.INT8))
+        if found is None:
+            raise _NotAvailableError(f"{network.name} has no int8 network.")
+        made[network.name] = found.about["sha256"]
+    return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()
 
 
 def _networks(bundle: Bundle) -> list[_Wanted]:
@@ -250,7 +288,13 @@ def _known(wanted: _Wanted, store: EngineStore) -> bool:
 
 def _missing(bundle: Bundle, wanted: _Wanted) -> Problem:
     shown = bundle.relative(wanted.checkpoint)
-    return Problem("file_missing", f"{shown} is missing.", shown)
+    message = f"{shown} is missing."
+    if importlib.util.find_spec("torch") is None:  # where only compiled networks are expected
+        message = (
+            f"{shown} is missing, and so is the network compiled from it for OpenVINO {VERSION}. "
+            f"{_BRING_COMPILED}"
+        )
+    return Problem("file_missing", message, shown)
 
 
 def _key(
@@ -285,14 +329,16 @@ def _obtain(wanted: _Wanted, digest: str, store: EngineStore, precision: Precisi
     if not wanted.checkpoint.is_file():
         raise _NotAvailableError("is missing, and its compiled network is damaged.")
     if importlib.util.find_spec("torch") is None:
-        raise _NotAvailableError(
-            "is not compiled for this machine. Compile it where torch is installed "
-            "(python -m spinexr compile) and bring the folder of compiled networks along."
-        )
-    from spinexr.inference.engines.torch_checkpoints import CheckpointError
+        raise _NotAvailableError(f"is not compiled for OpenVINO {VERSION}. {_BRING_COMPILED}")
+    try:
+        from spinexr.inference.engines.torch_checkpoints import CheckpointError
 
+        write = wanted.writer()
+    except (ImportError, RuntimeError) as e:  # half a torch stack, or too old a one
+        raise _NotAvailableError(
+            f"cannot be compiled here: {e}. pip install -r requirements.txt brings what it takes."
+        ) from e
     _log.info("compiling %s for OpenVINO %s", wanted.name, VERSION)
-    write = wanted.writer()
     try:
         return store.add(key, write)
     except CheckpointError as e:

@@ -29,6 +29,7 @@ class Choice:
     wanted: Precision = Precision.EXACT
     note: str | None = None
     measured: Mapping[str, Any] | None = None
+    calibration: str = ""  # of int8: a hash of the networks that came of it
 
 
 # Instructions without which a precision would be emulated, by their names in /proc/cpuinfo.
@@ -95,16 +96,20 @@ class Verdicts:
         return self.root / f"{precision.value}-{subject[:16]}.json"
 
 
-def subject_of(bundle: Bundle, digests: Mapping[str, str], engine_version: str) -> str:
+def subject_of(
+    bundle: Bundle, digests: Mapping[str, str], engine_version: str, calibration: str = ""
+) -> str:
     """A hash of everything that a verdict depends on: weights, how they are used, the engine.
 
     Args:
         digests: SHA-256 of each network's checkpoint.
+        calibration: as in `Choice`.
     """
     ensemble, detector = bundle.ensemble, bundle.detector
     facts = {
         "digests": dict(digests),
         "engine": engine_version,
+        "calibration": calibration,
         "weights": [m.weight for m in ensemble.members],
         "threshold": ensemble.threshold,
         "preprocessing": str(ensemble.preprocessing),
