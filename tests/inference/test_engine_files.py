@@ -51,6 +51,14 @@ def test_a_changed_file_is_noticed(store: EngineStore, name: str, damage: bytes)
     assert store.find(KEY) is None
 
 
+def test_a_changed_word_about_a_network_is_noticed(store: EngineStore) -> None:
+    """Names of findings stand there."""
+    about = store.add(KEY, write).network.parent / "about.json"
+    about.write_text(about.read_text().replace('"seconds": 3', '"seconds": 4'))
+    with pytest.raises(EngineFileError, match=r"about\.json was changed"):
+        store.find(KEY)
+
+
 def test_a_missing_file_is_noticed(store: EngineStore) -> None:
     found = store.add(KEY, write)
     found.network.with_suffix(".bin").unlink()

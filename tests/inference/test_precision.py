@@ -90,6 +90,20 @@ def test_a_verdict_on_another_cut_off_is_none(trained: Bundle, store: Path) -> N
     assert engine.precision is Precision.EXACT
 
 
+@pytest.mark.usefixtures("every_instruction")
+def test_a_verdict_on_networks_of_another_calibration_is_none(
+    trained: Bundle, store: Path, load: Callable[..., OpenVinoEngine],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(openvino_loading, "_calibration", lambda *_: "the first")
+    subject = openvino_loading.verdict_subject(trained, Precision.INT8, store=store)
+    Verdicts(store).write(Precision.INT8, subject, accepted=True, measured=MEASURED)
+    monkeypatch.setattr(openvino_loading, "_calibration", lambda *_: "another")
+    engine = load(trained, Precision.INT8)
+    assert engine.precision is Precision.EXACT
+    assert "not judged good enough" in str(engine.precision_note)
+
+
 def test_a_damaged_verdict_is_none(tmp_path: Path) -> None:
     verdicts = Verdicts(tmp_path)
     verdicts.write(Precision.INT8, "a" * 64, accepted=True, measured=MEASURED)
