@@ -290,6 +290,7 @@ def release_checkpoint(trained: TrainedDetector, file: Path) -> None:
         if isinstance(arguments, dict):
             for key in ("data", "project", "name", "save_dir", "model", "resume"):
                 arguments.pop(key, None)
+    vars(checkpoint["model"]).pop("pt_path", None)  # where the run began from
     file.parent.mkdir(parents=True, exist_ok=True)
     save_whole(file, checkpoint)
 

@@ -521,6 +521,7 @@ def test_a_detector_begins_on_windows_and_goes_on_with_whole_images(
     classes = [k for k in before if "cv3" in k and k.endswith(".2.weight")]
     assert len(classes) == 3  # of each stride: what tells classes apart
     assert all(torch.allclose(after[k], before[k], atol=1e-3) for k in classes)
+    assert str(tmp_path).encode() not in release.detector_file(tmp_path / "then").read_bytes()
     manifest = json.loads((tmp_path / "then/detection output/manifest.json").read_text())
     first, then = manifest["provenance"]["commands"]
     assert "--window 32" in first
