@@ -51,8 +51,7 @@ def judge(
     store = options.store or weights / "engines"
     bundle = load_bundle(weights)
     training, test = labelled(data, least_images=least_images)
-    if options.precision is Precision.INT8:
-        openvino_loading.check_calibration()
+    openvino_loading.check_precision(options.precision)
     exact_options = replace(options, engine="openvino", precision=Precision.EXACT)
     exact = _predict(weights, exact_options, test, max_pixels, "In float32", progress)
     if options.precision is Precision.INT8:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import openvino
 
 from spinexr.domain import TrainingData
-from spinexr.errors import ModelsNotReadyError, Problem
+from spinexr.errors import ConfigurationError, ModelsNotReadyError, Problem
 from spinexr.inference.bundle import Bundle, digest_problem, not_ready, sha256_of
 from spinexr.inference.engines.base import LoadedModel
 from spinexr.inference.engines.engine_files import (
@@ -159,13 +159,18 @@ def compiled_folders(
     return [store / key.folder_name for key in keys]
 
 
-def check_calibration() -> None:
-    """That networks can be calibrated here, before anything is read for it.
+def check_precision(precision: Precision) -> None:
+    """That a precision can be judged here, before anything is read for it.
 
     Raises:
-        ConfigurationError: NNCF is not installed.
+        ConfigurationError: the processor lacks it, or NNCF to calibrate it is not installed.
     """
-    from spinexr.inference.engines import openvino_quantisation  # noqa: F401
+    if not supported(precision, _capabilities()):
+        raise ConfigurationError(
+            f"This processor has no instructions for {precision}, so it cannot be judged here."
+        )
+    if precision is Precision.INT8:
+        from spinexr.inference.engines import openvino_quantisation  # noqa: F401
 
 
 def quantise(
@@ -213,8 +218,7 @@ def _choose(
         _log.warning("computing exactly, not in %s: %s", precision, note)
         return Choice(Precision.EXACT, precision, note)
 
-    capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    if not supported(precision, tuple(capabilities)):
+    if not supported(precision, _capabilities()):
         return instead(f"this processor has no instructions for {precision}.")
     calibration = ""
     if precision is Precision.INT8:
@@ -232,6 +236,10 @@ def _choose(
     if measured is None:
         return instead(f"it was not judged good enough for these weights: {command}")
     return Choice(precision, precision, measured=measured, calibration=calibration)
+
+
+def _capabilities() -> tuple[str, ...]:
+    return tuple(openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 
 
 def _calibration(
