@@ -223,7 +223,10 @@ def _run(given: dict[str, Any], *, members: tuple[str, ...] = (), detect: bool =
     except SpineXRError as e:
         fail(e.message)
     except OSError as e:
-        fail(str(e))
+        fail(
+            f"{e.filename or job.out}: {e.strerror or e}. What is finished is kept: mend that, and "
+            "go on with --resume."
+        )
 
 
 def _classifier_options(given: dict[str, Any], shared: dict[str, Any]) -> ClassifierOptions:
