@@ -119,7 +119,7 @@ def train_classifiers(
         if teacher and job.resume and _read_result(folder) is not None:
             # It has learnt what it had to; a teacher in --out was calibrated anew since then.
             taught = str(folder.config()["options"].get("teacher_sha256"))
-            wanted, teacher = replace(wanted, teacher_sha256=taught), None
+            wanted = replace(wanted, teacher_sha256=taught)
         trained = classifier.train(
             architecture,
             part,
