@@ -35,7 +35,7 @@ from spinexr.training.examples import (
     silent,
 )
 from spinexr.training.networks import Learner, Teacher, location_loss
-from spinexr.training.runs import BEST, LAST, RunFolder, computes_in_bfloat16, pick_device
+from spinexr.training.runs import BEST, LAST, RunFolder, autocast, pick_device
 
 _MARGIN = 1.15  # side of prepared images over that of inputs, for turning and zooming
 _EMA = 0.995  # decay of the averaged weights that are validated and kept
@@ -330,7 +330,7 @@ class _Loop:
             group["lr"] = self._rate(step)
         pixels, wanted = _to(images, self.device), abnormal.to(self.device)
         weight = torch.where(wanted > 0, balance, 1.0)
-        with _autocast(self.device):
+        with autocast(self.device):
             logit, features, where = self.learner(pixels)
             if self.teacher is not None:
                 said, distance = self.teacher(pixels, features)
@@ -462,7 +462,7 @@ def _logits(
     found = []
     for n in range(0, len(examples), batch):
         images = np.stack([resized(image, size) for image in examples.pixels[n : n + batch]])
-        with contextlib.nullcontext() if exact else _autocast(device):
+        with contextlib.nullcontext() if exact else autocast(device):
             answer = learner.network(_to(torch.from_numpy(images), device))
         found.append(answer[:, 0].float().cpu().numpy())
     logits = np.concatenate(found).astype(np.float64)
@@ -476,14 +476,6 @@ def _to(pixels: Tensor, device: torch.device) -> Tensor:
     mean, std = (torch.tensor(_PREPROCESSING[k])[:, None, None] for k in ("mean", "std"))
     images = (pixels.float()[:, None] / 255.0 - mean) / std
     return images.to(device).contiguous(memory_format=torch.channels_last)
-
-
-def _autocast(device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    if device.type == "cuda":
-        return torch.autocast("cuda", torch.float16)
-    if device.type == "cpu" and computes_in_bfloat16():
-        return torch.autocast("cpu", torch.bfloat16)
-    return contextlib.nullcontext()
 
 
 def _groups(parameters: Sequence[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,10 @@ import torch
 from spinexr.inference import familiarity
 from spinexr.inference.engines.torch_checkpoints import load_classifier
 from spinexr.training.examples import Examples, Progress, silent
-from spinexr.training.runs import pick_device
+from spinexr.training.runs import autocast, pick_device
 
 _COMPONENTS = 64  # 1.1 MB for the three standard members
-_MOST = 3000  # training images that the statistics are taken from
+_MOST = 1500  # training images that the statistics are taken from
 _BATCH = 64
 
 
@@ -43,16 +44,24 @@ def fit(
     chosen = np.sort(rng.choice(len(training), count, replace=False))
     members, seen = {}, {}
     for name, (architecture, file) in checkpoints.items():
-        network = load_classifier(file, architecture).to(where)
+        network: Any = load_classifier(file, architecture)
+        network.to(where, memory_format=torch.channels_last)
 
         def features(
-            pixels: npt.NDArray[np.uint8], network: torch.nn.Module = network, name: str = name
+            pixels: npt.NDArray[np.uint8],
+            *,
+            exact: bool,
+            network: torch.nn.Module = network,
+            name: str = name,
         ) -> npt.NDArray[np.float32]:
-            return _features(network, pixels, mean, std, where, f"Features of {name}", progress)
+            with contextlib.nullcontext() if exact else autocast(where):
+                return _features(network, pixels, mean, std, where, f"Features of {name}", progress)
 
-        seen[name] = features(validation.pixels)
+        # The cut-off is set on features as they will be when serving; where the training images
+        # lie is told as well in less time.
+        seen[name] = features(validation.pixels, exact=True)
         members[name] = familiarity.fit_member(
-            features(training.pixels[chosen]),
+            features(training.pixels[chosen], exact=False),
             training.abnormal[chosen],
             seen[name],
             components=_COMPONENTS,
@@ -70,7 +79,7 @@ def _features(
     found = []
     for n in range(0, len(pixels), _BATCH):
         images = torch.from_numpy(np.array(pixels[n : n + _BATCH])).float()[:, None] / 255.0
-        batch = ((images - m) / s).to(device)
+        batch = ((images - m) / s).to(device).contiguous(memory_format=torch.channels_last)
         last = timm.forward_features(batch)
         pooled = timm.forward_head(last, pre_logits=True)
         found.append(pooled.float().cpu().numpy())

@@ -11,6 +11,7 @@ best.pt       the state with the best validation so far
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -195,6 +196,15 @@ def computes_in_bfloat16() -> bool:
     Processors with AMX have the AVX-512 form too.
     """
     return bool(torch.cpu._is_avx512_bf16_supported())
+
+
+def autocast(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """Half precision where the device computes in it: float16 on CUDA, bfloat16 on some CPUs."""
+    if device.type == "cuda":
+        return torch.autocast("cuda", torch.float16)
+    if device.type == "cpu" and computes_in_bfloat16():
+        return torch.autocast("cpu", torch.bfloat16)
+    return contextlib.nullcontext()
 
 
 def _difference(folder: Path, key: str, begun: Any, asked: Any) -> str:
