@@ -78,8 +78,9 @@ class Shell:
                 shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
             else:
                 shutil.copyfile(source, folder / name)
-        for name in ("ensemble output", "detection output", "uploads"):
-            (folder / name).mkdir()
+        for name in ("ensemble output", "detection output"):  # large, and only read
+            (folder / name).symlink_to(ROOT / name)
+        (folder / "uploads").mkdir()
 
     def run(self, block: Block) -> str:
         """What the block prints on standard output; it must succeed."""

@@ -50,13 +50,13 @@ def test_every_mark_is_known_and_says_why(document: str) -> None:
 def test_what_the_readme_says_can_be_typed(shell: Shell) -> None:
     outputs = run_all("README.md", shell)
     document = json.loads(the_output(outputs, "curl"))
-    assert document["bundle"]["caveat"].startswith("Untrained weights")
+    assert document["bundle"]["caveat"].startswith("Synthetic demo weights")
     assert re.search(r"(ab)?normal 0\.\d+", the_output(outputs, "spinexr analyse"))
 
 
 def test_the_tutorial_leads_from_weights_to_a_report(shell: Shell) -> None:
     outputs = run_all("docs/tutorial.md", shell)
-    assert "training data: none" in the_output(outputs, "weights list")
+    assert "training data: synthetic" in the_output(outputs, "weights list")
     assert json.loads(the_output(outputs, "slip.dcm -H 'Accept: application/json'"))["decision"]
     assert json.loads(the_output(outputs, "file=@README.md"))["code"] == "unsupported_extension"
     assert (shell.folder / "runs/slip.png").read_bytes().startswith(b"\x89PNG")
