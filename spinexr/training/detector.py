@@ -155,7 +155,7 @@ def train(
         steps = len(trainer.train_loader)
         if trainer.loss is not None and not torch.isfinite(trainer.loss).all():
             raise TrainingError(
-                f"The loss is {float(trainer.loss)} in epoch {trainer.epoch + 1}, step {step} of "
+                f"The loss is {trainer.loss.item()} in epoch {trainer.epoch + 1}, step {step} of "
                 f"{steps}. The checkpoints of epoch {trainer.epoch} are kept; start again with a "
                 "lower --learning-rate."
             )
