@@ -39,10 +39,13 @@ def answer(data: bytes, predictor: Predictor) -> Analysis:
     return analyse(data, predictor=predictor, max_pixels=40_000_000)
 
 
-MISSED = "lumbar-slip"  # as MODEL_CARD.md says
+# Where these weights fall short, as MODEL_CARD.md says. Strict: better ones take the mark away.
+_SHORT = pytest.mark.xfail(reason="a known miss of the demo weights", strict=True)
 
 
-@pytest.mark.parametrize("name", sorted(SAMPLES.keys() - {MISSED}))
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=_SHORT) if n == "lumbar-slip" else n for n in SAMPLES]
+)
 def test_samples_are_called_what_they_were_made(name: str, predictor: Predictor) -> None:
     sample = SAMPLES[name]
     found = answer(sample.file.read_bytes(), predictor)
@@ -65,13 +68,16 @@ def a_normal() -> Pixels:
 
 ODD: dict[str, Callable[[], Pixels]] = {
     "inverted": lambda: 4095 - a_normal(),
+    "shifted contrast": lambda: (a_normal() / a_normal().max()) ** 6 * 4000,
     "burnt out": lambda: (a_normal() / a_normal().max() * 3).clip(max=1) * 4000,
     "gradient": lambda: np.add.outer(np.linspace(0, 2000, 640), np.linspace(0, 2000, 424)),
     "noise": lambda: np.random.default_rng(0).uniform(0, 4000, (640, 424)),
 }
 
 
-@pytest.mark.parametrize("kind", ODD)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(k, marks=_SHORT) if k == "shifted contrast" else k for k in ODD]
+)
 def test_an_image_unlike_the_training_images_is_warned_of(kind: str, predictor: Predictor) -> None:
     odd = ODD[kind]().clip(0).astype(np.uint16)
     assert UNFAMILIAR in answer(builders.dicom(odd), predictor).notices
