@@ -24,7 +24,7 @@ from spinexr.inference.bundle import ENSEMBLE_FOLDER, Intensity, load_bundle
 from spinexr.inference.engines import EngineOptions
 from spinexr.inference.engines.torch_checkpoints import load_detector
 from spinexr.inference.loading import load_predictor
-from spinexr.training import classifier, commands, detector, examples, release
+from spinexr.training import classifier, commands, detector, examples, release, runs
 from spinexr.training.calibration import Calibration
 from spinexr.training.classifier import ClassifierOptions
 from spinexr.training.examples import TrainPart
@@ -112,7 +112,7 @@ def test_a_killed_run_goes_on_with_the_same_curve(
 def test_a_processor_without_bfloat16_trains_in_float32(
     train: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, has: bool
 ) -> None:
-    monkeypatch.setattr(classifier, "computes_in_bfloat16", lambda: has)
+    monkeypatch.setattr(runs, "computes_in_bfloat16", lambda: has)
     forward, mixed = Learner.forward, []
 
     def noted(learner: Learner, images: torch.Tensor) -> Any:
