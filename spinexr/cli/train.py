@@ -96,7 +96,7 @@ def _of_classifiers(command: _F) -> _F:
             ),
             click.option("--batch", type=click.IntRange(min=2), default=32, show_default=True),
             click.option(
-                "--learning-rate", type=click.FloatRange(min=0, min_open=True), default=1.5e-3,
+                "--learning-rate", type=click.FloatRange(0, 1, min_open=True), default=1.5e-3,
                 show_default=True,
             ),
             click.option(
@@ -138,7 +138,7 @@ def _of_detector(prefix: str) -> Callable[[_F], _F]:
                 ),
                 click.option(
                     f"--{prefix}learning-rate", "detector_learning_rate",
-                    type=click.FloatRange(min=0, min_open=True), default=1e-3, show_default=True,
+                    type=click.FloatRange(0, 1, min_open=True), default=1e-3, show_default=True,
                 ),
                 click.option(
                     f"--{prefix}batch", "detector_batch", type=click.IntRange(min=2), default=16,

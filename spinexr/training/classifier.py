@@ -163,6 +163,7 @@ def train(
         loop.restore(state)
         report(f"{architecture}: going on after epoch {loop.epoch}.")
     else:
+        folder.began_with(loop.learner.initial)
         report(f"{architecture}: starting from {loop.learner.initial} weights on {where}.")
     while loop.epoch < options.epochs and not loop.out_of_patience:
         started = time.monotonic()

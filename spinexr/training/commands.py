@@ -196,8 +196,11 @@ def finish_ensemble(job: Job, part: TrainPart, options: ClassifierOptions, *, se
         point=point,
         size=options.size,
         intensity=options.intensity,
-        about=_about(job, part, options.seed, validation, _commands(job)),
-    )
+        about=_about(
+            job, part, options.seed, validation, _commands(job),
+            {a: job.run_folder(a).initial_weights() for a in ARCHITECTURES},
+        ),
+    )  # fmt: skip
     release.put_in_place(aside, job.out)
     job.report(
         f"ensemble: validation AUROC {validation['auroc']}, sensitivity "
@@ -290,14 +293,22 @@ def train_detector(job: Job, options: DetectorOptions) -> None:
         architecture=options.architecture,
         size=options.size,
         intensity=options.intensity,
-        about=_about(job, part, options.seed, validation | {"epochs": trained.epochs}, commands),
+        about=_about(
+            job,
+            part,
+            options.seed,
+            validation | {"epochs": trained.epochs},
+            commands,
+            {options.architecture: folder.initial_weights()},
+        ),
     )
     job.report(f"{options.architecture}: validation {validation}.")
 
 
 def _about(
-    job: Job, part: TrainPart, seed: int, validation: dict[str, Any], commands: list[str]
-) -> dict[str, Any]:
+    job: Job, part: TrainPart, seed: int, validation: dict[str, Any], commands: list[str],
+    initial_weights: dict[str, str],
+) -> dict[str, Any]:  # fmt: skip
     made = _phantoms(part.root)
     kind = job.training_data or (TrainingData.SYNTHETIC if made else TrainingData.UNKNOWN)
     described = (
@@ -313,6 +324,7 @@ def _about(
         commands=commands,
         fingerprint=part.fingerprint,
         seed=seed,
+        initial_weights=initial_weights,
         versions={
             "spinexr": __version__,
             "torch": torch.__version__,

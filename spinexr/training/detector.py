@@ -67,6 +67,7 @@ class DetectorOptions:
     batch: int = 16
     learning_rate: float = 1e-3
     patience: int = 20
+    class_power: float = 0.5  # of a class's rarity in its share of the loss: 0 none, 1 inverse
     validation_share: float = 0.1
     intensity: str = Intensity.STORED_MINMAX.value
     pretrained: bool = True  # COCO weights where they can be fetched
@@ -142,7 +143,13 @@ def train(
     else:
         folder.start(config)
     description = write_dataset(part, data, options, progress=progress)
-    model = _begun(folder.path, options) if begun else first or _fresh(options)
+    if begun:
+        model = _begun(folder.path, options)
+        said = "going on"
+    else:
+        model, weights = (first, "given") if first is not None else _fresh(options)
+        folder.began_with(weights)
+        said = f"starting from {weights} weights"
     if model is None:
         report(f"{options.architecture}: the run is finished.")
         return _finished(folder.path, part)
@@ -178,7 +185,7 @@ def train(
     model.add_callback("on_model_save", after_epoch)
     # On a CPU ultralytics offers no mixed precision; torch has it there where the CPU has.
     model.add_callback("on_pretrain_routine_end", _mixed_precision_on_cpu)
-    report(f"{options.architecture}: {'going on' if begun else 'starting'} on {where.type}.")
+    report(f"{options.architecture}: {said} on {where.type}.")
     place = {"data": str(description), "save_dir": str(folder.path.resolve())}
     try:
         if begun:
@@ -226,13 +233,15 @@ def _given(checkpoint: Path, options: DetectorOptions) -> Any:
     return found
 
 
-def _fresh(options: DetectorOptions) -> Any:
+def _fresh(options: DetectorOptions) -> tuple[Any, str]:
+    """A new model, and what its weights are."""
     model: Any = YOLO(f"{options.architecture}.yaml")
     if options.pretrained:
         # Without a network there is nothing to fetch, and training starts from scratch.
         with contextlib.suppress(Exception):
             model.load(f"{options.architecture}.pt")
-    return model
+            return model, "coco"
+    return model, "random"
 
 
 def _begun(folder: Path, options: DetectorOptions) -> Any:
@@ -391,6 +400,7 @@ def _arguments(
         "lrf": 0.02,
         "cos_lr": True,
         "patience": options.patience,
+        "cls_pw": options.class_power,
         "seed": options.seed,
         "deterministic": True,
         "device": device.type,

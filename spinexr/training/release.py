@@ -123,6 +123,7 @@ def about(
     commands: Sequence[str],
     fingerprint: str,
     seed: int,
+    initial_weights: Mapping[str, str],
     versions: Mapping[str, str],
     validation: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -142,6 +143,7 @@ def about(
             "commands": list(commands),
             "data_fingerprint": fingerprint,
             "seed": seed,
+            "initial_weights": dict(initial_weights),
             "versions": dict(versions),
             "validation": dict(validation),
         },

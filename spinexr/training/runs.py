@@ -1,7 +1,7 @@
 """Run folders: what was asked, how it went, and checkpoints that survive a kill at any moment.
 
 ```
-config.json   what was asked: options, data fingerprint, versions, command
+config.json   what was asked: options, data fingerprint, versions, command; what it started from
 curves.csv    one row per epoch
 curves.png    the same as a plot
 last.pt       everything needed to go on after the last whole epoch
@@ -45,6 +45,25 @@ class RunFolder:
             TrainingError: it holds a run, or cannot be written.
         """
         self.check_free()
+        self._describe(config)
+
+    def began_with(self, weights: str) -> None:
+        """Note which weights the run began with: imagenet, coco, given or random.
+
+        Raises:
+            TrainingError: there is no run, or it cannot be written.
+        """
+        self._describe(self.config() | {"initial_weights": weights})
+
+    def initial_weights(self) -> str:
+        """What `began_with` was given; "unknown" for a run of an older version.
+
+        Raises:
+            TrainingError: there is no run, or its file is damaged.
+        """
+        return str(self.config().get("initial_weights", "unknown"))
+
+    def _describe(self, config: Mapping[str, Any]) -> None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             _write(self.path / _CONFIG, json.dumps(config, indent=2).encode())

@@ -87,6 +87,13 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(
     assert not list(folder.path.glob("*.part"))
 
 
+def test_what_a_run_began_with_is_remembered(folder: RunFolder) -> None:
+    assert folder.initial_weights() == "unknown"
+    folder.began_with("imagenet")
+    assert folder.initial_weights() == "imagenet"
+    folder.check(CONFIG)  # it is still the run that it was
+
+
 def test_no_room_for_the_run_folder_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(TrainingError, match="cannot be made"):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +21,20 @@ from PIL import Image
 from spinexr.datasets import phantoms
 from spinexr.domain import TrainingData
 from spinexr.errors import ConfigurationError, TrainingError
+from spinexr.imaging import reader
 from spinexr.inference.bundle import ENSEMBLE_FOLDER, Intensity, load_bundle
 from spinexr.inference.engines import EngineOptions
 from spinexr.inference.engines.torch_checkpoints import load_detector
 from spinexr.inference.loading import load_predictor
+from spinexr.settings import Settings
 from spinexr.training import classifier, commands, detector, examples, release, runs
 from spinexr.training.calibration import Calibration
 from spinexr.training.classifier import ClassifierOptions
 from spinexr.training.examples import TrainPart
 from spinexr.training.networks import Learner, Teacher
 from spinexr.training.runs import BEST, LAST, RunFolder
+from spinexr.web import create_app
+from spinexr.web.models import Models
 from tests.processes import ROOT, environment, spinexr
 
 from ultralytics.nn.tasks import torch_safe_load  # isort: skip  (after what makes it importable)
@@ -396,6 +401,9 @@ def test_the_commands_make_a_bundle_that_says_where_it_comes_from(bundle: Path, 
     assert "spinexr train classifier" in about["commands"][0]
     assert str(data.parent) not in json.dumps(manifest)
     assert set(about["validation"]) >= {"auroc", "ece", "sensitivity", "specificity", "members"}
+    assert set(about["initial_weights"].values()) == {"random"}
+    detection = json.loads((bundle / "detection output/manifest.json").read_text())["provenance"]
+    assert detection["initial_weights"] == {"yolo11n": "random"}
 
 
 def test_checkpoints_are_plain_state_dicts_in_half_precision(bundle: Path) -> None:
@@ -406,7 +414,7 @@ def test_checkpoints_are_plain_state_dicts_in_half_precision(bundle: Path) -> No
         assert not any("where" in name for name in state)
 
 
-def test_the_bundle_serves_what_was_validated(bundle: Path, data: Path) -> None:
+def test_the_bundle_serves_what_was_validated(bundle: Path, data: Path, tmp_path: Path) -> None:
     """The page's path gives the probabilities that were calibrated, up to half precision."""
     part = examples.read_train_part(data, validation_share=0.1, seed=0)
     predictor = load_predictor(bundle, EngineOptions(threads=2))
@@ -424,6 +432,19 @@ def test_the_bundle_serves_what_was_validated(bundle: Path, data: Path) -> None:
             raw = results[member.architecture]["logits"][n]
             logit = Calibration(**calibrations[member.architecture]).apply(np.array(raw))
             assert member.probability == pytest.approx(1 / (1 + np.exp(-logit)), abs=0.01)
+    models = Models(lambda: predictor)
+    app = create_app(Settings(uploads=tmp_path), models=models, read=reader.read)
+    models.wait()
+    client = app.test_client()
+    sent = {"file": (BytesIO(part.validation[0].file.read_bytes()), "image.dicom")}
+    answers = [
+        client.get("/health"),
+        client.post("/upload", data=sent, headers={"Accept": "application/json"}),
+    ]
+    for answer in answers:
+        assert answer.status_code == 200
+        assert answer.get_json()["bundle"]["caveat"].startswith("Synthetic demo weights")
+    assert "Synthetic demo weights" in client.get("/").text
     predictor.close()
 
 
