@@ -67,7 +67,6 @@ class DetectorOptions:
     batch: int = 16
     learning_rate: float = 1e-3
     patience: int = 20
-    class_power: float = 0.5  # of a class's rarity in its share of the loss: 0 none, 1 inverse
     validation_share: float = 0.1
     intensity: str = Intensity.STORED_MINMAX.value
     pretrained: bool = True  # COCO weights where they can be fetched
@@ -400,7 +399,6 @@ def _arguments(
         "lrf": 0.02,
         "cos_lr": True,
         "patience": options.patience,
-        "cls_pw": options.class_power,
         "seed": options.seed,
         "deterministic": True,
         "device": device.type,
