@@ -5,6 +5,7 @@ are rendered while another request is analysed. No preload: the models must load
 """
 
 import os
+import resource
 import sys
 import threading
 from typing import Any
@@ -16,6 +17,8 @@ from spinexr.errors import ConfigurationError
 from spinexr.gunicorn_worker import Worker
 from spinexr.settings import Settings
 
+_MOST_DESCRIPTORS = 4096
+
 try:
     _settings = Settings.from_env(os.environ)
     spool.prepare(_settings.uploads)
@@ -23,6 +26,16 @@ try:
         tokens.read(_settings.tokens_file)
 except ConfigurationError as e:
     sys.exit(f"SpineXR cannot start: {e.message}")
+
+
+def _descriptors() -> int:
+    """How many files the worker may have open; as many as it may be given."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _MOST_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return wanted
+
 
 _host = f"[{_settings.host}]" if ":" in _settings.host else _settings.host
 bind = f"{_host}:{_settings.port}"
@@ -34,6 +47,8 @@ preload_app = False
 graceful_timeout = _settings.graceful_timeout_s
 timeout = 120
 keepalive = 5
+# Connections that wait must leave descriptors for those that are served.
+worker_connections = max(threads + 1, min(1000, _descriptors() - 200))
 control_socket_disable = True  # one path for all servers of a user, and nobody talks to it
 # Our own log names endpoints; gunicorn's access log would write down paths and queries.
 accesslog = None
@@ -43,6 +58,21 @@ loglevel = "warning"
 # What Flask takes at a time. gunicorn would hold up to 1 MB ready, and copy all of what is left of
 # it each time.
 SocketUnreader.max_body_chunk = 64 * 1024
+
+
+def on_starting(server: Any) -> None:
+    """Hold what gunicorn was told on its own command line against the settings, which the server
+    and its pages go by."""
+    for address in server.cfg.address:
+        if not isinstance(address, tuple):  # a socket in the file system is of this machine
+            continue
+        os.environ["SPINEXR_HOST"] = address[0]
+        try:
+            open_beyond_this_machine = Settings.from_env(os.environ).open_beyond_this_machine
+        except ConfigurationError as e:
+            sys.exit(f"SpineXR cannot start: {e.message}")
+        if open_beyond_this_machine:
+            return
 
 
 def worker_exit(_server: Any, _worker: Any) -> None:

@@ -7,25 +7,30 @@ for all of it, and an answer has one to be taken.
 
 from __future__ import annotations
 
+import errno
+import selectors
 import socket
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from types import FrameType
 from typing import Any
 
-from gunicorn.http.errors import NoMoreData
+from gunicorn.http.errors import NoMoreData, ParseException
 from gunicorn.http.unreader import SocketUnreader
 from gunicorn.workers import gthread
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from spinexr import stopping
-from spinexr.errors import SlowUploadError
+from spinexr.errors import RequestError, SlowUploadError
 from spinexr.faults import describe
 
 HEAD_TIMEOUT_S = 10.0  # request line and headers, 8 KB as a rule
 _PROBES = (b"GET /livez ", b"GET /readyz ")
+_WITH_BODY = (b"\r\ncontent-length:", b"\r\ntransfer-encoding:")
 _LONGEST_PROBE_BYTES = 2048
+_REST_S = 0.05  # of a server that may open no more, until it looks again
 ANSWER_TIMEOUT_S = 60.0  # 6 MB, the largest answer, at 0.8 Mbit/s
 
 
@@ -102,13 +107,44 @@ class _DiscreetLog:
         self._log.error("fault: %s", describe(error) if error else "unknown")
 
 
-def _is_whole_probe(sock: socket.socket) -> bool:
-    """Whether a question about life has arrived to its end, so that nobody can hold its thread."""
+class _CheckedBody:
+    """A reader of bodies that says of a malformed one what the application understands."""
+
+    def __init__(self, reader: Any) -> None:
+        self._reader = reader
+
+    def read(self, size: int) -> bytes:
+        """Up to `size` bytes, none at the end.
+
+        Raises:
+            RequestError: the body breaks the rules of chunks, or ends early.
+        """
+        try:
+            result: bytes = self._reader.read(size)
+        except (ParseException, NoMoreData):
+            raise RequestError(
+                "The body of the request is malformed or ends early. Send it again."
+            ) from None  # gunicorn's error quotes it
+        return result
+
+
+def _first_bytes(sock: socket.socket) -> bytes | None:
+    """What has arrived on a new connection, left there; None where nothing has."""
     try:
-        head = sock.recv(_LONGEST_PROBE_BYTES, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-    except (OSError, ValueError):  # nothing yet; TLS cannot look ahead
-        return False
-    return head.startswith(_PROBES) and b"\r\n\r\n" in head
+        return sock.recv(_LONGEST_PROBE_BYTES, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return None
+    except (OSError, ValueError):  # gone; TLS cannot look ahead
+        return b""
+
+
+def _is_whole_probe(head: bytes) -> bool:
+    """Whether a question about life has arrived to its end, so that nobody can hold its thread."""
+    return (
+        head.startswith(_PROBES)
+        and b"\r\n\r\n" in head
+        and not any(header in head.lower() for header in _WITH_BODY)
+    )
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
@@ -124,21 +160,40 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         super().init_process()
 
     def accept(self, listener: socket.socket) -> None:
-        """Take all who wait, since a probe may be the last of them; gunicorn takes one a turn."""
-        while self.nr_conns < self.worker_connections:
-            before = self.nr_conns
-            super().accept(listener)
-            if self.nr_conns == before:
-                return
+        """Take all who wait, since a probe may be the last of them; gunicorn takes one a turn, and
+        ends where no file may be opened any more."""
+        try:
+            while self.nr_conns < self.worker_connections:
+                before = self.nr_conns
+                super().accept(listener)
+                if self.nr_conns == before:
+                    return
+        except OSError as e:
+            if e.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+            time.sleep(_REST_S)  # they wait in the system's queue
 
     def enqueue_req(self, conn: TConn) -> None:
-        """Have a connection handled; a probe by a thread of its own."""
-        pool = self._prober if _is_whole_probe(conn.sock) else self.tpool
+        """Have a connection handled once it says something; a probe by a thread of its own."""
+        began = conn.initialized or conn.data_ready
+        head = _first_bytes(conn.sock)
+        if head is None and not began:
+            self._await_first_bytes(conn)
+            return
+        pool = self._prober if _is_whole_probe(head or b"") else self.tpool
         # As in gunicorn, which knows one pool.
         handled = pool.submit(self.handle, conn)
         handled.add_done_callback(
             lambda done: self.method_queue.defer(self.finish_request, conn, done)
         )
+
+    def _await_first_bytes(self, conn: TConn) -> None:
+        """As gunicorn does once a thread has waited for them in vain."""
+        conn.sock.setblocking(False)
+        conn.timeout = time.monotonic() + self.cfg.keepalive
+        self.pending_conns.append(conn)
+        readable = partial(self.on_pending_socket_readable, conn)
+        self.poller.register(conn.sock, selectors.EVENT_READ, readable)
 
     def handle(self, conn: TConn) -> Any:
         """One request of a connection."""
@@ -149,6 +204,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     def handle_request(self, req: Any, conn: TConn) -> Any:
         """The application's answer to a request whose head has arrived."""
         conn.parser.unreader.head_is_read()
+        req.body.reader = _CheckedBody(req.body.reader)
         conn.sock.settimeout(ANSWER_TIMEOUT_S)
         return super().handle_request(req, conn)
 
@@ -160,5 +216,5 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     def _keepalive_after(self, conn: TConn, keepalive: bool) -> bool:
         try:
             return bool(super()._keepalive_after(conn, keepalive))
-        except SlowUploadError:  # it was answered; what is left of it will not be waited for
+        except (RequestError, SlowUploadError):  # it was answered; what is left is not waited for
             return False

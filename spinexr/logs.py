@@ -6,12 +6,13 @@ Lines carry a random request id, codes, endpoints and durations, never anything 
 from __future__ import annotations
 
 import logging
+import sys
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 import structlog
 
-from spinexr.errors import ConfigurationError
+from spinexr.errors import ConfigurationError, StorageError
 
 AUDIT = "spinexr.audit"
 _AUDIT_BYTES = 10_000_000
@@ -47,7 +48,7 @@ def set_up(*, level: str, form: str, audit_file: Path | None) -> None:
         return
     try:
         audit_file.parent.mkdir(parents=True, exist_ok=True)
-        handler = RotatingFileHandler(
+        handler = _AuditFile(
             audit_file, maxBytes=_AUDIT_BYTES, backupCount=_AUDIT_FILES, encoding="utf-8"
         )
     except OSError as e:
@@ -55,6 +56,14 @@ def set_up(*, level: str, form: str, audit_file: Path | None) -> None:
             f"SPINEXR_AUDIT_FILE={audit_file} cannot be written: {e.strerror}."
         ) from e
     _replace(audit, handler, "json")
+
+
+class _AuditFile(RotatingFileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (logging's name)
+        raise StorageError(
+            "The audit file cannot be written, so no result is given. Whoever runs the server must "
+            "make room for it; try again then."
+        ) from sys.exc_info()[1]
 
 
 def _replace(logger: logging.Logger, handler: logging.Handler | None, form: str) -> None:

@@ -221,7 +221,10 @@ class Settings:
         "", _root_path, "path below which a proxy offers it, such as /spinexr"
     )
     trusted_hosts: tuple[str, ...] = _setting(
-        (), _hosts, "host names that requests may be for; any by default"
+        (),
+        _hosts,
+        "host names that requests may be for; by default this machine's own where it listens to "
+        "nobody else and no proxy is counted, any otherwise",
     )
     cors_origins: tuple[str, ...] = _setting(
         (), _origins, "origins whose pages may call the API; none by default"
@@ -288,9 +291,14 @@ class Settings:
         return self.max_megapixels * 1_000_000
 
     @property
+    def open_beyond_this_machine(self) -> bool:
+        """Whether other machines reach it."""
+        return not _is_loopback(self.host)
+
+    @property
     def open_to_others(self) -> bool:
         """Whether other machines may use it without saying who they are."""
-        return self.tokens_file is None and not _is_loopback(self.host)
+        return self.tokens_file is None and self.open_beyond_this_machine
 
     @property
     def detect_policy(self) -> DetectPolicy:

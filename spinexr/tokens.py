@@ -21,13 +21,9 @@ _LINE = re.compile(rf"(?P<name>{_NAME.pattern})\s+(?P<hash>[0-9a-f]{{64}})")
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """The names that have a token, and the key for what is signed for them.
-
-    session_key: 32 bytes that change with the file, so that a changed file ends all logins.
-    """
+    """The names that have a token."""
 
     names_by_hash: dict[str, str]
-    session_key: bytes
 
     def owner(self, token: str) -> str | None:
         """Whose token it is; None where it is nobody's."""
@@ -51,8 +47,7 @@ def read(file: Path) -> Tokens:
             no line, since it may be a token by mistake.
     """
     try:
-        data = file.read_bytes()
-        lines = data.decode("utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as e:
         raise ConfigurationError(f"SPINEXR_TOKENS_FILE={file} cannot be read: {e}.") from e
     names: dict[str, str] = {}
@@ -70,7 +65,7 @@ def read(file: Path) -> Tokens:
         raise ConfigurationError(
             f"{file} holds no token: make one with python -m spinexr token NAME --file {file.name}."
         )
-    return Tokens(names, hashlib.sha256(b"spinexr sessions " + data).digest())
+    return Tokens(names)
 
 
 def new() -> str:

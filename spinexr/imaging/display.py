@@ -56,13 +56,13 @@ def levels(
 
 def _inverse(dataset: Dataset, photometric: Photometric) -> bool:
     # DX demands INVERSE together with MONOCHROME1 (PS3.3 C.8.11.3.1.2): one inversion, not two.
-    inverse = header.optional(dataset, "PresentationLUTShape") == "INVERSE"
+    inverse = header.text(dataset, "PresentationLUTShape") == "INVERSE"
     return photometric is Photometric.MONOCHROME1 or inverse
 
 
 def _function(dataset: Dataset) -> VoiFunction:
     """The VOI LUT Function; LINEAR where it is absent or none that there is."""
-    name = str(header.optional(dataset, "VOILUTFunction") or "").upper()
+    name = header.text(dataset, "VOILUTFunction").upper()
     return VoiFunction(name) if name in list(VoiFunction) else VoiFunction.LINEAR
 
 

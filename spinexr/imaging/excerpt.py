@@ -150,11 +150,8 @@ def _as(kind: str, value: int) -> int:
 
 
 def _first_item(dataset: Dataset, keyword: str) -> Dataset | None:
-    items = header.optional(dataset, keyword)
-    try:
-        return items[0] if items else None
-    except (TypeError, IndexError, KeyError):
-        return None
+    items = header.items(dataset, keyword)
+    return items[0] if items else None
 
 
 # --- values ---------------------------------------------------------------------------------------

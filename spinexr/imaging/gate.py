@@ -241,8 +241,7 @@ def _check_body_part(dataset: Dataset, *, allow: bool) -> Iterator[Notice]:
 def _region_text(dataset: Dataset, keyword: str) -> str:
     if not keyword.endswith("Sequence"):
         return header.text(dataset, keyword)
-    items = header.optional(dataset, keyword) or ()
-    return " ".join(header.text(item, "CodeMeaning") for item in items)
+    return " ".join(header.text(item, "CodeMeaning") for item in header.items(dataset, keyword))
 
 
 def _whole_number(dataset: Dataset, keyword: str, *, default: int | None = None) -> int:
@@ -253,7 +252,7 @@ def _whole_number(dataset: Dataset, keyword: str, *, default: int | None = None)
         raise CorruptDicomError(f"{header.label(keyword)} is missing, so the image is unreadable.")
     try:
         return int(value)
-    except (TypeError, ValueError) as e:
+    except (TypeError, ValueError, OverflowError) as e:
         raise CorruptDicomError(
             f"{header.label(keyword)} reads {header.clean(value)!r}, not one whole number. "
             "The file is damaged: export or copy it again."

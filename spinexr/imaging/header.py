@@ -9,6 +9,7 @@ from typing import Any
 from pydicom.datadict import dictionary_description, tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
+from pydicom.sequence import Sequence
 from pydicom.tag import Tag
 
 from spinexr.domain import HeaderAttribute, PixelSpacing, Place, SpacingSource
@@ -74,36 +75,50 @@ def optional(dataset: Dataset, keyword: str) -> Any:
 
 def numbers(dataset: Dataset, keyword: str) -> list[float | None]:
     """The attribute's values as finite numbers, None in the place of a value that is not one."""
-    value = optional(dataset, keyword)
+    value = _plain(dataset, keyword)
     if value is None or value == "":
         return []
     return [_number(v) for v in (value if isinstance(value, (MultiValue, list)) else [value])]
 
 
 def text(dataset: Dataset, keyword: str) -> str:
-    """The attribute's value as one printable line, empty when absent or unreadable."""
-    value = optional(dataset, keyword)
+    """The attribute's value as one printable line, empty when absent, unreadable or a sequence."""
+    value = _plain(dataset, keyword)
     return "" if value is None else clean(value)
 
 
-def texts(dataset: Dataset, keyword: str) -> list[str]:
-    """The attribute's values, each as one printable line; none when absent or unreadable."""
+def items(dataset: Dataset, keyword: str) -> list[Dataset]:
+    """The items of a sequence; none when absent, unreadable or not a sequence."""
     value = optional(dataset, keyword)
+    return list(value) if isinstance(value, Sequence) else []
+
+
+def texts(dataset: Dataset, keyword: str) -> list[str]:
+    """The attribute's values, each as one printable line; none where `text` is empty."""
+    value = _plain(dataset, keyword)
     if value is None or value == "":
         return []
     return [clean(v) for v in (value if isinstance(value, (MultiValue, list)) else [value])]
 
 
 def raw_texts(dataset: Dataset, keyword: str) -> list[str]:
-    """The attribute's values as text, as they are; none when absent or unreadable."""
-    value = optional(dataset, keyword)
+    """The attribute's values as text, as they are; none where `text` is empty."""
+    value = _plain(dataset, keyword)
     if value is None or value == "":
         return []
     return [str(v) for v in (value if isinstance(value, (MultiValue, list)) else [value])]
 
 
+def _plain(dataset: Dataset, keyword: str) -> Any:
+    """As `optional`; None for a sequence too, whose text would be that of all it holds."""
+    value = optional(dataset, keyword)
+    return None if isinstance(value, Sequence) else value
+
+
 def clean(value: object) -> str:
     """`value` as one printable line of bounded length."""
+    if isinstance(value, Sequence):
+        return "a sequence"
     items = value if isinstance(value, (MultiValue, list)) else [value]
     line = "\\".join(str(item) for item in items)
     line = " ".join("".join(c if c.isprintable() else " " for c in line).split())

@@ -1,12 +1,14 @@
 """Who may use it: anybody, or whoever shows a token, as a program or by logging in on the page.
 
-A login is a signed cookie that names the token's owner and ends with the browser, after twelve
-hours or when the file of tokens changes. Browsers send cookies on their own, so a form that relies
-on one also carries a token of the page; a bearer token needs none.
+A login is a signed cookie that names the token's owner. It ends with the browser, after twelve
+hours or when the server does: the key that signs it is random and nowhere but in this process,
+since one made of the file of tokens would let in whoever reads the hashes. Browsers send cookies on
+their own, so a form that relies on one also carries a token of the page; a bearer token needs none.
 """
 
 from __future__ import annotations
 
+import secrets
 from datetime import timedelta
 
 from flask import (
@@ -45,7 +47,7 @@ def register(app: Flask, tokens: Tokens | None) -> None:
     if tokens is None:
         return
     app.config.update(
-        SECRET_KEY=tokens.session_key,
+        SECRET_KEY=secrets.token_bytes(32),
         PERMANENT_SESSION_LIFETIME=_SESSION,
         SESSION_COOKIE_NAME="spinexr_session",
         SESSION_COOKIE_SAMESITE="Strict",

@@ -14,7 +14,7 @@ import structlog
 from flask import Flask, Request, Response, g, request
 
 from spinexr import spool
-from spinexr.errors import BusyError, SlowUploadError, StorageError
+from spinexr.errors import BusyError, RequestError, SlowUploadError, StorageError
 from spinexr.web.state import state
 
 _log = structlog.stdlib.get_logger("spinexr.web")
@@ -120,8 +120,8 @@ def _discard_body(request: Request) -> None:
     stream = request.environ["wsgi.input"]
     unread = _HEARD_OUT_BYTES
     deadline = perf_counter() + _HEARD_OUT_S
-    # The client may be gone, or too slow to be waited for.
-    with contextlib.suppress(OSError, SlowUploadError):
+    # The client may be gone, make no sense, or be too slow to be waited for.
+    with contextlib.suppress(OSError, RequestError, SlowUploadError):
         while (
             unread > 0
             and perf_counter() < deadline

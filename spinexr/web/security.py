@@ -37,7 +37,7 @@ _LOGINS = "20 per minute"  # of one address; a token of 256 bits is not guessed 
 
 def register(app: Flask, settings: Settings) -> None:
     """Add the headers; results are never cached; no origin but the configured ones may call."""
-    app.config["TRUSTED_HOSTS"] = list(settings.trusted_hosts) or None
+    app.config["TRUSTED_HOSTS"] = _trusted_hosts(settings)
     if settings.proxies:
         n = settings.proxies
         app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
@@ -70,6 +70,19 @@ def register(app: Flask, settings: Settings) -> None:
             response.headers["Access-Control-Expose-Headers"] = "Retry-After, X-Request-Id"
             response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
         return response
+
+
+def _trusted_hosts(settings: Settings) -> list[str] | None:
+    """The host names that requests may be for; None for all.
+
+    A server for this machine alone answers to this machine's names: a site whose name leads here
+    (DNS rebinding) would be the same site to a browser. A proxy in front knows its own names.
+    """
+    if settings.trusted_hosts:
+        return list(settings.trusted_hosts)
+    if settings.open_beyond_this_machine or settings.proxies or ":" in settings.host:
+        return None  # werkzeug cannot compare addresses of IPv6
+    return ["localhost", ".localhost", "127.0.0.1", settings.host]
 
 
 class _Below:

@@ -8,7 +8,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
 from spinexr import errors
-from spinexr.imaging import gate
+from spinexr.imaging import gate, header
 from tests import builders
 
 
@@ -143,6 +143,33 @@ def test_several_frames_are_refused_and_one_stated_frame_is_not() -> None:
     with pytest.raises(errors.SeveralFramesError, match="is 3"):
         check(NumberOfFrames=3)
     assert check(NumberOfFrames=1) == []
+
+
+@pytest.mark.parametrize("keyword", ["AnatomicRegionSequence", "ViewCodeSequence"])
+def test_a_number_where_a_sequence_belongs_names_no_region(keyword: str) -> None:
+    dataset = builders.dataset()
+    dataset.add_new(keyword, "US", 5)
+    assert list(gate.check_header(dataset, allow_other_body_part=False)) == []
+
+
+@pytest.mark.parametrize("keyword", ["NumberOfFrames", "Rows"])
+def test_a_number_without_end_is_no_count(keyword: str) -> None:
+    dataset = builders.dataset()
+    dataset.add_new(keyword, "FD", float("inf"))
+    with pytest.raises(errors.CorruptDicomError, match="inf"):
+        gate.check_header(dataset, allow_other_body_part=False)
+
+
+@pytest.mark.parametrize("keyword", ["BodyPartExamined", "StudyDescription", "Rows"])
+def test_what_a_sequence_holds_is_not_shown_as_the_text_of_an_attribute(keyword: str) -> None:
+    item = Dataset()
+    item.PatientName = "Doe^Jane"
+    dataset = builders.dataset()
+    dataset.add_new(keyword, "SQ", [item])
+    assert "Doe" not in str(header.shown_attributes(dataset))
+    with pytest.raises(errors.CorruptDicomError) as refused:
+        gate._whole_number(dataset, keyword)
+    assert "Doe" not in refused.value.message
 
 
 def test_colour_is_refused() -> None:

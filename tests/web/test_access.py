@@ -86,6 +86,25 @@ def test_a_host_name_that_is_not_trusted_is_refused(make_app: Callable[..., Flas
     assert client.get("/livez", headers={"Host": "reader.example"}).status_code == 200
 
 
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "10.0.0.1"])
+def test_a_name_that_leads_to_this_machine_alone_is_not_its_name(
+    client: FlaskClient, host: str
+) -> None:
+    same_site = {"Host": host, "Origin": f"http://{host}", "Sec-Fetch-Site": "same-origin"}
+    assert problem(upload(client, JSON | same_site)) == (400, "bad_request")
+    assert client.get("/metrics", headers={"Host": host}).status_code == 400
+
+
+@pytest.mark.parametrize("host", ["localhost", "localhost:5000", "app.localhost", "127.0.0.1:80"])
+def test_this_machine_s_own_names_are(client: FlaskClient, host: str) -> None:
+    assert client.get("/", headers={"Host": host}).status_code == 200
+
+
+def test_behind_a_proxy_the_names_are_the_proxy_s(make_app: Callable[..., Flask]) -> None:
+    client = make_app(proxies=1).test_client()
+    assert client.get("/", headers={"Host": "reader.example"}).status_code == 200
+
+
 def test_without_tokens_nobody_is_asked(client: FlaskClient) -> None:
     assert client.get("/").status_code == 200
     assert client.get("/login").status_code == 404
@@ -170,6 +189,21 @@ def test_after_the_logout_the_page_is_closed(guarded: FlaskClient, token: str) -
     form_token = log_in(guarded, token)
     assert guarded.post("/logout", data={"csrf_token": form_token}).status_code == 303
     assert guarded.get("/", headers=PAGE).location == "/login"
+
+
+def test_who_knows_the_file_of_tokens_cannot_sign_a_login(
+    make_app: Callable[..., Flask], tmp_path: Path, token: str
+) -> None:
+    file = tmp_path / "tokens"
+    file.write_text(tokens.line("ann", token) + "\n", encoding="utf-8")
+    first, second = (make_app(tokens_file=file) for _ in range(2))
+    client = first.test_client()
+    log_in(client, token)
+    cookie = client.get_cookie("spinexr_session")
+    assert cookie is not None
+    elsewhere = second.test_client()
+    elsewhere.set_cookie("spinexr_session", cookie.value)
+    assert elsewhere.get("/", headers=PAGE).location == "/login"
 
 
 def test_a_login_ends_when_the_file_of_tokens_changes(

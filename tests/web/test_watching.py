@@ -135,6 +135,16 @@ def test_the_audit_file_makes_room_for_itself(
     assert all(f.stat().st_size <= 1000 for f in files)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full")
+def test_without_room_for_its_audit_line_there_is_no_result(
+    make_app: Callable[..., Flask],
+) -> None:
+    response = upload(make_app(audit_file=Path("/dev/full")).test_client())
+    assert response.status_code == 507
+    assert response.get_json()["code"] == "storage_unavailable"
+    assert "audit" in response.get_json()["detail"]
+
+
 def test_an_audit_file_that_cannot_be_written_is_named(
     make_app: Callable[..., Flask], tmp_path: Path
 ) -> None:

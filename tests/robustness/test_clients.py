@@ -1,0 +1,139 @@
+"""Clients that break the rules of HTTP, hold connections, or come when the server must end."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests import builders
+from tests.processes import ROOT, environment, free_port
+from tests.robustness.service import Client, Service, running
+
+EASY = builders.dicom()
+NAME = "DOE_JANE"
+
+
+@contextlib.contextmanager
+def connected(service: Service) -> Iterator[socket.socket]:
+    with socket.create_connection(("127.0.0.1", service.port), timeout=30) as raw:
+        yield raw
+
+
+def answer(raw: socket.socket) -> http.client.HTTPResponse:
+    response = http.client.HTTPResponse(raw)
+    response.begin()
+    return response
+
+
+@pytest.mark.parametrize(
+    ("path", "status"), [("/upload", 400), (f"/{NAME}", 404), ("/samples/lumbar-normal", 400)]
+)
+@pytest.mark.parametrize("body", ["zz\r\n", f"{NAME}\r\n", "5\r\nabcdeXX", f"3;{NAME}=\x01\r\n"])
+def test_chunks_that_are_none_are_refused_without_a_word_of_them_in_the_log(
+    service: Service, path: str, status: int, body: str
+) -> None:
+    with connected(service) as raw:
+        raw.sendall(
+            f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAccept: application/json\r\n"
+            "Content-Type: multipart/form-data; boundary=x\r\n"
+            f"Transfer-Encoding: chunked\r\n\r\n{body}".encode()
+        )
+        raw.shutdown(socket.SHUT_WR)
+        response = answer(raw)
+        assert response.status in (status, 200 if "samples" in path else status)
+        assert response.headers["Content-Type"].split(";")[0] in (
+            "application/problem+json", "application/json",
+        )  # fmt: skip
+    assert NAME not in service.log
+    assert "Traceback" not in service.log
+
+
+@pytest.mark.parametrize("header", ["Content-Length: 10", "Transfer-Encoding: chunked"])
+def test_a_probe_that_promises_a_body_holds_up_no_other(service: Service, header: str) -> None:
+    with connected(service) as raw:
+        raw.sendall(f"GET /livez HTTP/1.1\r\nHost: localhost\r\n{header}\r\n\r\n".encode())
+        with contextlib.closing(Client(service.port, timeout_s=5.0)) as prober:
+            assert prober.get("/livez").status == 200
+
+
+def test_silent_connections_hold_no_thread(small_weights: Path, tmp_path: Path) -> None:
+    with running(small_weights, tmp_path) as service, contextlib.ExitStack() as held:
+        for _ in range(100):  # threads: 16
+            held.enter_context(connected(service))
+        with contextlib.closing(Client(service.port, timeout_s=4.0)) as client:
+            assert client.get("/livez").status == 200
+            assert client.post(EASY).status == 200
+
+
+def test_more_connections_than_may_be_opened_wait_and_end_nothing(
+    small_weights: Path, tmp_path: Path
+) -> None:
+    with running(small_weights, tmp_path) as service:
+        process = psutil.Process(service.worker.pid)
+        limits = process.rlimit(resource.RLIMIT_NOFILE)
+        with contextlib.ExitStack() as held:
+            process.rlimit(resource.RLIMIT_NOFILE, (service.open_files() + 5, limits[1]))
+            for _ in range(20):
+                held.enter_context(connected(service))
+            first = held.enter_context(connected(service))
+            process.rlimit(resource.RLIMIT_NOFILE, limits)
+            first.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert answer(first).status == 200
+        assert service.worker.is_running()
+        with contextlib.closing(service.client()) as client:
+            assert client.post(EASY).status == 200
+
+
+def test_a_server_that_was_asked_to_end_is_not_ready_and_finishes_what_it_has(
+    small_weights: Path, tmp_path: Path
+) -> None:
+    with running(small_weights, tmp_path) as service, connected(service) as upload:
+        body = b"".join(
+            [b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.dcm"\r\n\r\n', EASY,
+             b"\r\n--x--\r\n"]
+        )  # fmt: skip
+        head = (
+            "POST /upload HTTP/1.1\r\nHost: localhost\r\nAccept: application/json\r\n"
+            f"Content-Type: multipart/form-data; boundary=x\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        upload.sendall(head.encode() + body[:1000])
+        probe = http.client.HTTPConnection("127.0.0.1", service.port, timeout=30)
+        probe.request("GET", "/readyz")
+        assert probe.getresponse().read() is not None
+        os.kill(service.process.pid, signal.SIGTERM)
+        statuses = [200]
+        while statuses[-1] == 200:  # until the signal has come to the worker
+            probe.request("GET", "/readyz")
+            response = probe.getresponse()
+            response.read()
+            statuses.append(response.status)
+        assert statuses[-1] == 503
+        upload.sendall(body[1000:])
+        assert answer(upload).status == 200
+        code, _ = service.ended()
+        assert code == 0
+
+
+@pytest.mark.parametrize("arguments", [["--bind", "0.0.0.0:{port}"], ["--bind", "[::]:{port}"]])
+def test_an_address_given_to_gunicorn_itself_needs_what_one_in_the_settings_needs(
+    small_weights: Path, tmp_path: Path, arguments: list[str]
+) -> None:
+    words = [a.format(port=free_port()) for a in arguments]
+    done = subprocess.run(
+        [sys.executable, "-m", "gunicorn", *words, "app:app"],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+        env=environment(SPINEXR_WEIGHTS=str(small_weights), SPINEXR_UPLOADS=str(tmp_path / "u")),
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "SPINEXR_INSECURE" in done.stderr
