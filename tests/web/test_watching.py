@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
+import os
 import re
 import threading
 from collections.abc import Callable, Iterator
-from io import BytesIO
+from io import BytesIO, StringIO
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 import pytest
@@ -18,6 +22,7 @@ from spinexr import stopping
 from spinexr.errors import ConfigurationError, ModelsNotReadyError
 from spinexr.imaging.sandbox import Sandbox
 from spinexr.inference.predictor import Predictor
+from spinexr.logs import AUDIT
 from spinexr.settings import Settings
 from spinexr.web import create_app
 from spinexr.web.models import Models
@@ -135,14 +140,28 @@ def test_the_audit_file_makes_room_for_itself(
     assert all(f.stat().st_size <= 1000 for f in files)
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full")
+class Full(StringIO):
+    """A file on a disk without room."""
+
+    def write(self, _text: str) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def test_without_room_for_its_audit_line_there_is_no_result(
-    make_app: Callable[..., Flask],
+    make_app: Callable[..., Flask], tmp_path: Path
 ) -> None:
-    response = upload(make_app(audit_file=Path("/dev/full")).test_client())
+    client = make_app(audit_file=tmp_path / "audit.log").test_client()
+    (handler,) = (
+        h for h in logging.getLogger(AUDIT).handlers if isinstance(h, RotatingFileHandler)
+    )
+    whole = handler.setStream(Full())  # type: ignore[arg-type]
+    response = upload(client)
     assert response.status_code == 507
     assert response.get_json()["code"] == "storage_unavailable"
     assert "audit" in response.get_json()["detail"]
+    assert whole is not None
+    handler.setStream(whole)
+    assert upload(client).status_code == 200
 
 
 def test_an_audit_file_that_cannot_be_written_is_named(
