@@ -11,7 +11,6 @@ from spinexr.training.examples import Examples
 from spinexr.training.networks import Learner
 
 SMALL = "resnet18"
-GREY = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}
 
 
 def ramps(seed: int, count: int) -> Examples:
@@ -20,7 +19,8 @@ def ramps(seed: int, count: int) -> Examples:
     abnormal = np.arange(count) % 2 == 1
     images = np.linspace(20, 180, 32)[None, :, None] + rng.normal(0, 6, (count, 32, 32))
     images[abnormal, 8:16, 8:16] = 230
-    return Examples(images.clip(0, 255).astype(np.uint8), abnormal, (np.zeros((0, 5)),) * count)
+    none = np.zeros((0, 5), np.float32)
+    return Examples(images.clip(0, 255).astype(np.uint8), abnormal, (none,) * count)
 
 
 @pytest.mark.parametrize("architectures", [(SMALL,), (SMALL, "resnet10t")])
@@ -34,7 +34,7 @@ def test_statistics_of_checkpoints_tell_other_images_from_their_own(
         checkpoints[name] = (name, tmp_path / f"{name}.pth")
     steps: list[tuple[str, int, int]] = []
     found = familiarity.fit(
-        checkpoints, ramps(0, 120), ramps(1, 100), **GREY, device="cpu",
+        checkpoints, ramps(0, 120), ramps(1, 100), mean=(0.5,) * 3, std=(0.25,) * 3, device="cpu",
         progress=lambda *step: steps.append(step),
     )  # fmt: skip
     assert set(found.members) == set(architectures)
