@@ -24,6 +24,8 @@ _SUFFIXES = {
     ".tar.gz": TAR, ".tar.bz2": TAR, ".tar.xz": TAR,
 }  # fmt: skip
 _MEBIBYTE = 1024 * 1024
+# zipfile unpacks the others without a limit, all of what it took from the archive for one read.
+_BOUNDED_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 # Radiographs shrink to a third, empty ones to a hundredth; gzip can claim a thousandth.
 _MOST_EXPANSION = 200
 _ALWAYS_ALLOWED_BYTES = 256 * _MEBIBYTE
@@ -112,6 +114,11 @@ class Archive:
         with self._lock:
             try:
                 if self._zip is not None:
+                    if self._zip.getinfo(member).compress_type not in _BOUNDED_METHODS:
+                        raise InputError(
+                            "The member is compressed in another way than Deflate. Pack the "
+                            "archive again with that."
+                        )
                     with self._zip.open(member) as stream:
                         return _bounded(stream, max_bytes)
                 return self._tar_member(member, max_bytes)

@@ -255,8 +255,10 @@ class DaskExecutor(Executor):
         finally:
             future.release()
         if outcome is None:
-            if self._client.status == "running":  # or all are gone with the scheduler
+            if self._client.status == "running":
                 self._lose(worker)
+            else:  # the cluster forgot the tasks of a client that it lost, even for a moment
+                self._events.put(self._gone())
             return
         worker.under_way.pop(task.number, None)
         self._events.put(Done(task.number, outcome))
@@ -375,7 +377,11 @@ class DaskExecutor(Executor):
             groups[None] = {a: Place(a, "") for a in right}
         else:
             found = await self._run(dask_worker.place_and_kind, right, options=self._freight.engine)
-            for address, (place, kind) in found.items():
+            for address, answer in found.items():
+                if isinstance(answer, SpineXRError):
+                    refused[address] = answer.message
+                    continue
+                place, kind = answer
                 groups.setdefault(kind, {})[address] = place
         for kind, places in groups.items():
             if not places:

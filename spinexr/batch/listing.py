@@ -8,6 +8,8 @@ an input.
 from __future__ import annotations
 
 import csv
+import errno
+import fnmatch
 import glob
 import io
 import os
@@ -58,6 +60,20 @@ def check(names: Iterable[str]) -> None:
             raise BatchError(f"{name} is not there.")
         elif not os.path.lexists(name) and next(glob.iglob(name, recursive=True), None) is None:  # noqa: PTH207  (any root)
             raise BatchError(f"{name} matches no file.")
+
+
+def would_list(name: str, path: Path) -> bool:
+    """Whether an input of this name holds the path, or would once the path is there."""
+    if dicomweb.is_dicomweb(name) or (is_remote(name) and urlsplit(name).scheme != "file"):
+        return False
+    plain = url2pathname(urlsplit(name).path) if is_remote(name) else name
+    if not glob.has_magic(plain):
+        return path.resolve().is_relative_to(Path(plain).resolve())
+    wanted = Path(os.path.abspath(plain)).parts  # noqa: PTH100  (links stay)
+    given = Path(os.path.abspath(path)).parts  # noqa: PTH100
+    if "**" in wanted:
+        wanted = wanted[: wanted.index("**")]
+    return len(wanted) <= len(given) and all(map(fnmatch.fnmatchcase, given, wanted))
 
 
 def inputs(
@@ -127,31 +143,57 @@ def _guarded(path: str, listed: Iterator[Listed]) -> Iterator[Listed]:
 
 
 def _folder(root: str) -> Iterator[Listed]:
-    """The files below a folder. Links to other folders are followed, each target once."""
+    """The files below a folder. Links to other folders are followed, each target once.
+
+    Folders are entered as they are met, so that no more of them are kept than lie above one file.
+    """
     followed = [os.path.realpath(root)]
-    waiting = [root]
-    while waiting:
-        folder = waiting.pop()
-        try:
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        waiting.append(entry.path)
-                    elif entry.is_symlink() and entry.is_dir():
-                        target = os.path.realpath(entry.path)
-                        if _holds(target, os.path.realpath(folder)) or any(
-                            target != known and _holds(target, known) for known in followed
-                        ):
-                            message = "The link leads back to what is listed; not followed."
-                            yield Unlisted(Address(entry.path), LinkLoopError(message))
-                        elif not any(_holds(known, target) for known in followed):
-                            followed.append(target)
-                            waiting.append(entry.path)
-                    elif _may_be_one(entry.name) and (entry.is_file() or entry.is_symlink()):
-                        yield from _file(entry.path)
-        except OSError as e:
-            reason = e.strerror or type(e).__name__
-            yield Unlisted(Address(folder), InputError(f"The folder cannot be read: {reason}."))
+    above: list[tuple[str, os.ScandirIterator[str]]] = []  # type: ignore[name-defined]
+    entered: str | None = root
+    try:
+        while entered is not None or above:
+            try:
+                if entered is not None:
+                    path, entered = entered, None
+                    above.append((path, os.scandir(path)))
+                path, entries = above[-1]
+                entry = next(entries, None)
+            except OSError as e:
+                yield _unlisted(path, "The folder cannot be read", e)
+                if above and above[-1][0] == path:
+                    above.pop()[1].close()
+                continue
+            if entry is None:
+                above.pop()[1].close()
+                continue
+            try:
+                is_folder = entry.is_dir(follow_symlinks=False)
+                is_link = entry.is_symlink() and entry.is_dir()
+            except OSError as e:
+                yield _unlisted(entry.path, "The link cannot be followed", e)
+                continue
+            if is_folder:
+                entered = entry.path
+            elif is_link:
+                target = os.path.realpath(entry.path)
+                if _holds(target, os.path.realpath(path)) or any(
+                    target != known and _holds(target, known) for known in followed
+                ):
+                    message = "The link leads back to what is listed; not followed."
+                    yield Unlisted(Address(entry.path), LinkLoopError(message))
+                elif not any(_holds(known, target) for known in followed):
+                    followed.append(target)
+                    entered = entry.path
+            elif _may_be_one(entry.name) and (entry.is_file() or entry.is_symlink()):
+                yield from _file(entry.path)
+    finally:
+        for _, entries in above:
+            entries.close()
+
+
+def _unlisted(path: str, what: str, error: OSError) -> Unlisted:
+    kind = LinkLoopError if error.errno == errno.ELOOP else InputError
+    return Unlisted(Address(path), kind(f"{what}: {error.strerror or type(error).__name__}."))
 
 
 def _holds(folder: str, path: str) -> bool:
@@ -261,19 +303,41 @@ def _remote_folder(
     while waiting:
         folder = waiting.pop()
         try:
-            entries = system.ls(folder, detail=True)
+            for name, is_folder in _entries(system, folder):
+                if is_folder:
+                    if name.rstrip("/") != folder.rstrip("/"):
+                        waiting.append(name)
+                elif _may_be_one(PurePosixPath(name).name):
+                    yield from _remote_file(system.unstrip_protocol(name), credentials)
         # Each file system of fsspec raises the errors of its library.
         except Exception as e:
             yield Unlisted(Address(system.unstrip_protocol(folder)), sources.remote_error(e))
-            continue
+
+
+def _entries(system: Any, folder: str) -> Iterator[tuple[str, bool]]:
+    """Name of each entry of a folder, and whether it is one: page by page where the store is S3,
+    whose folders may hold millions; fsspec would keep them all."""
+    if not hasattr(system, "call_s3"):
+        for entry in system.ls(folder, detail=True):
+            yield entry["name"], entry["type"] == "directory"
         system.invalidate_cache(folder)  # it would keep what it has listed to the end
-        for entry in entries:
-            name = entry["name"]
-            if entry["type"] == "directory":
-                if name.rstrip("/") != folder.rstrip("/"):
-                    waiting.append(name)
-            elif _may_be_one(PurePosixPath(name).name):
-                yield from _remote_file(system.unstrip_protocol(name), credentials)
+        return
+    bucket, key, _ = system.split_path(folder)
+    if not bucket:
+        for entry in system.ls(folder, detail=True):
+            yield entry["name"], True
+        return
+    wanted = {"Bucket": bucket, "Prefix": f"{key}/" if key else "", "Delimiter": "/"}
+    while True:
+        page = system.call_s3("list_objects_v2", **wanted)
+        for found in page.get("CommonPrefixes", ()):
+            yield f"{bucket}/{found['Prefix'].rstrip('/')}", True
+        for found in page.get("Contents", ()):
+            if found["Key"] != wanted["Prefix"]:  # an object that stands for the folder
+                yield f"{bucket}/{found['Key']}", False
+        if not page.get("IsTruncated"):
+            return
+        wanted["ContinuationToken"] = page["NextContinuationToken"]
 
 
 def _remote_file(name: str, credentials: dicomweb.Credentials | None) -> Iterator[Listed]:

@@ -8,6 +8,7 @@ they end when the driver does, however it ends.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Sequence
@@ -28,35 +29,60 @@ from spinexr.batch.executor import (
     outcome,
 )
 from spinexr.errors import BatchError, SpineXRError
+from spinexr.inference import engines
+from spinexr.inference.engines import EngineOptions
+from spinexr.processors import numa_nodes
 
 _SPAWN = get_context("spawn")
 _LONGEST_END_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a worker has to itself: processors, and a GPU by the name that CUDA knows it by."""
+
+    processors: frozenset[int] = frozenset()  # none: all
+    gpu: str | None = None
+
+
+def places(engine: EngineOptions) -> list[Place]:
+    """One for each GPU where PyTorch computes on GPUs, otherwise one for each NUMA node."""
+    if engines.picked(engine) == "torch" and engine.device in ("auto", "cuda"):
+        import torch
+
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        names = visible.split(",") if visible else map(str, range(torch.cuda.device_count()))
+        if torch.cuda.is_available():
+            return [Place(gpu=name) for name in names]
+    nodes = numa_nodes()
+    return [Place(node) for node in nodes] if len(nodes) > 1 else [Place()]
 
 
 @dataclass(slots=True, eq=False)
 class _Worker:
     process: SpawnProcess
     pipe: Connection
+    place: Place
     under_way: set[int] = field(default_factory=set)
 
 
 class LocalExecutor(Executor):
-    """`workers` processes on this machine."""
+    """A process on this machine for each of some places."""
 
-    def __init__(self, open_analyser: Open, *, workers: int = 1) -> None:
+    def __init__(self, open_analyser: Open, places: Sequence[Place] = (Place(),)) -> None:
         """Workers that begin with `start`.
 
         Args:
             open_analyser: made at the top of a module, so that it can be pickled.
         """
         self._open = open_analyser
-        self._number = workers
+        self._places = places
         self._workers: list[_Worker] = []
         self._about: About | None = None
         self._failure: SpineXRError | None = None
 
     def start(self) -> About:
-        self._workers = [self._begin() for _ in range(self._number)]
+        self._workers = [self._begin(place) for place in self._places]
         for worker in self._workers:
             self._hear_begin(worker)
         assert self._about is not None  # noqa: S101
@@ -64,9 +90,11 @@ class LocalExecutor(Executor):
 
     @property
     def capacity(self) -> int:
-        return self._slots * self._number
+        return self._slots * len(self._places)
 
     def submit(self, task: Task) -> None:
+        if self._failure is not None:
+            raise self._failure
         worker = min(self._workers, key=lambda w: len(w.under_way))
         worker.under_way.add(task.number)
         # One that has just died: `wait` will say that the task is lost.
@@ -117,12 +145,12 @@ class LocalExecutor(Executor):
     def _slots(self) -> int:
         return self._about.slots if self._about else 1
 
-    def _begin(self) -> _Worker:
+    def _begin(self, place: Place) -> _Worker:
         ours, theirs = _SPAWN.Pipe()
-        process = _SPAWN.Process(target=_work, args=(theirs, self._open), daemon=False)
+        process = _SPAWN.Process(target=_work, args=(theirs, self._open, place), daemon=False)
         process.start()
         theirs.close()
-        return _Worker(process, ours)
+        return _Worker(process, ours, place)
 
     def _hear_begin(self, worker: _Worker) -> None:
         try:
@@ -145,13 +173,17 @@ class LocalExecutor(Executor):
         dead.process.join()
         dead.process.close()
         self._workers.remove(dead)
-        worker = self._begin()
+        worker = self._begin(dead.place)
         self._workers.append(worker)
         self._hear_begin(worker)
 
 
-def _work(pipe: Connection, open_analyser: Open) -> None:
+def _work(pipe: Connection, open_analyser: Open, place: Place) -> None:
     """A worker's life: say what it is, then answer until the driver is gone."""
+    if place.processors:
+        os.sched_setaffinity(0, place.processors)  # its memory is then of the same node
+    if place.gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = place.gpu
     # Ctrl-C in a terminal reaches the whole group; what is under way is the driver's to end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # So does SIGTERM of a service; a handler, unlike SIG_IGN, is not passed on to the decoders.

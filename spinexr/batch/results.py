@@ -175,7 +175,8 @@ def write_failures(file: Path, rows: Iterable[Sequence[Mapping[str, Any]]]) -> N
     Raises:
         OSError: it cannot be written.
     """
-    _write(file, (pa.Table.from_pylist(list(batch), FAILURES) for batch in rows), FAILURES)
+    tables = (pa.Table.from_pylist(list(batch), FAILURES) for batch in rows)
+    _write(file, tables, FAILURES, private=True)  # addresses may name patients
 
 
 def write_bytes(file: Path, data: bytes, *, mode: int = 0o666) -> None:
@@ -208,10 +209,14 @@ def batches(folder: Path, columns: Sequence[str]) -> Iterator[dict[str, list[Any
                 yield batch.to_pydict()
 
 
-def _write(file: Path, tables: Iterable[pa.Table], kind: pa.Schema) -> None:
+def _write(
+    file: Path, tables: Iterable[pa.Table], kind: pa.Schema, *, private: bool = False
+) -> None:
     partial = file.with_name(f".{file.name}{_PARTIAL}")
     try:
         with partial.open("wb") as stream:
+            if private:
+                partial.chmod(0o600)
             with pq.ParquetWriter(stream, kind, compression=_COMPRESSION) as writer:
                 for table in tables:
                     writer.write_table(table)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, sleep
 
 from spinexr import __version__
 from spinexr.analysis import analyse
@@ -15,7 +16,7 @@ from spinexr.batch.dicomweb import Credentials
 from spinexr.batch.executor import About, Answer, Failure, Task
 from spinexr.batch.sources import Sources
 from spinexr.domain import Analysis, DetectPolicy, Read
-from spinexr.errors import ModelsNotReadyError, Problem, SpineXRError
+from spinexr.errors import BusyError, ModelsNotReadyError, Problem, SpineXRError
 from spinexr.imaging.sandbox import Sandbox, SandboxOptions
 from spinexr.inference.engines import EngineOptions
 from spinexr.inference.engines.base import Engine
@@ -28,6 +29,7 @@ INSTANCE = "SOPInstanceUID"
 ENGINES = "engines"
 # Inputs on their way through a worker beside those that are read: one waits, one is looked at.
 _BESIDE_READERS = 2
+_PAUSES_S = (0.2, 1.0, 5.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,14 +147,7 @@ class Worker:
         try:
             data = self._sources.read(task.address) if task.data is None else task.data
             fetch_ms = (perf_counter() - start) * 1000.0
-            analysis = analyse(
-                data,
-                predictor=self._predictor,
-                max_pixels=options.max_pixels,
-                detect=options.detect,
-                allow_other_body_part=options.allow_other_body_part,
-                read=self._read,
-            )
+            analysis = self._analysed(data)
             objects = self._objects(analysis)
         except SpineXRError as e:
             return Failure(e.code, e.message)
@@ -166,6 +161,25 @@ class Worker:
             instance=results.hashed(dict(analysis.radiograph.kept).get(INSTANCE), options.salt),
         )
         return Answer(row, overlay.as_jpeg(analysis).data if options.overlay else None, objects)
+
+    def _analysed(self, data: bytes) -> Analysis:
+        """The analysis of a file. What is short for a moment, memory to share or a place that a
+        driver before this one still fills, is waited for: the file is not to blame."""
+        for pause_s in _PAUSES_S:
+            with contextlib.suppress(BusyError):
+                return self._analysed_now(data)
+            sleep(pause_s)
+        return self._analysed_now(data)
+
+    def _analysed_now(self, data: bytes) -> Analysis:
+        return analyse(
+            data,
+            predictor=self._predictor,
+            max_pixels=self._options.max_pixels,
+            detect=self._options.detect,
+            allow_other_body_part=self._options.allow_other_body_part,
+            read=self._read,
+        )
 
     def close(self) -> None:
         """End the decoders and the inference thread."""

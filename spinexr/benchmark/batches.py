@@ -23,7 +23,7 @@ from spinexr.batch.address import Address
 from spinexr.batch.driver import Driver, Places, Progress
 from spinexr.batch.executor import About, Answer, Done, Event, Executor, Task
 from spinexr.batch.ledger import Ledger, State
-from spinexr.batch.local import LocalExecutor
+from spinexr.batch.local import LocalExecutor, Place
 from spinexr.batch.work import OpenWorker, Options
 from spinexr.benchmark import radiographs
 from spinexr.errors import ConfigurationError
@@ -194,7 +194,7 @@ def of_local(
     for precision in precisions:
         for workers in (1, 2):
             opened = _opened(root, weights, precision, max(1, available_threads() // workers))
-            rate = _rate(root, files, LocalExecutor(opened, workers=workers))
+            rate = _rate(root, files, LocalExecutor(opened, [Place()] * workers))
             found[f"{precision}, {workers} workers"] = rate
         found[f"{precision} against the plain loop"] = (
             found[f"{precision}, 1 workers"] / found["plain"]

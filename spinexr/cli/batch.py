@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from click.core import ParameterSource
 
 from spinexr.cli.common import FAILED, fail, settings_with, weights_option
 from spinexr.domain import DetectPolicy
@@ -45,9 +44,8 @@ _SECONDS_BETWEEN_LINES = 0.5
 @click.option(
     "--workers",
     type=click.IntRange(1, 64),
-    default=1,
-    show_default=True,
-    help="Processes with networks of their own, which share the processors.",
+    help="Processes with networks of their own, which share the processors.  [default: one for "
+    "each GPU, or NUMA node, which it has to itself]",
 )
 @click.option(
     "--dask",
@@ -85,12 +83,10 @@ _SECONDS_BETWEEN_LINES = 0.5
 @click.option("--resume", is_flag=True, help="Go on with the results that the folder holds.")
 @click.option("--retry-failed", is_flag=True, help="With --resume: try what failed once more.")
 @weights_option
-@click.pass_context
 def batch(
-    context: click.Context,
     inputs: tuple[str, ...],
     out: Path,
-    workers: int,
+    workers: int | None,
     scheduler: str | None,
     precision: str | None,
     detect: str | None,
@@ -118,12 +114,12 @@ def batch(
     if retry_failed and not resume:
         raise click.UsageError("--retry-failed goes with --resume.")
     if scheduler is not None:
-        if context.get_parameter_source("workers") is not ParameterSource.DEFAULT:
+        if workers is not None:
             raise click.UsageError("--dask and --workers exclude each other.")
         _check_scheduler(scheduler)
     keep = _kept(keep)
     for name in inputs:
-        if Path(name).is_dir() and out.resolve().is_relative_to(Path(name).resolve()):
+        if listing.would_list(name, out):
             raise click.UsageError(
                 f"--out {out} lies in {name}, so the results would be inputs themselves: choose "
                 "another folder."
@@ -132,6 +128,8 @@ def batch(
         listing.check(inputs)
     except SpineXRError as e:
         raise click.UsageError(e.message) from e
+    except KeyboardInterrupt:  # a glob may search for long
+        sys.exit(_INTERRUPTED)
     settings = settings_with(weights=weights, detect=detect, precision=precision)
     finished, failed = False, 0
     try:
@@ -139,13 +137,14 @@ def batch(
             folder = OutputFolder(out)
             stack.callback(folder.close)
             opened = _open_worker(
-                settings, folder.salt, workers, overlay=overlay, dicom_out=dicom_out, keep=keep,
-                allow_other_body_part=allow_other_body_part,
+                settings, folder.salt, workers or 1, overlay=overlay, dicom_out=dicom_out,
+                keep=keep, allow_other_body_part=allow_other_body_part,
             )  # fmt: skip
             if scheduler is None:
-                from spinexr.batch.local import LocalExecutor
+                from spinexr.batch.local import LocalExecutor, Place, places
 
-                executor: Executor = LocalExecutor(opened, workers=workers)
+                where = [Place()] * workers if workers else places(settings.engine_options)
+                executor: Executor = LocalExecutor(opened, where)
             else:
                 executor = _cluster(scheduler, settings, opened)
             stack.callback(executor.close)
@@ -297,7 +296,8 @@ def _run(
             finished = driver.run(listing.inputs(inputs, opened.options.credentials))
         finally:
             line.clear()
-    _conclude(folder, ledger, about)
+            # Of a batch that breaks off too, such as one whose cluster is gone.
+            _conclude(folder, ledger, about)
     return finished, ledger.count(State.FAILED)
 
 

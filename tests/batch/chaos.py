@@ -19,7 +19,7 @@ from spinexr.batch import listing, results
 from spinexr.batch.driver import Driver, Places, Progress
 from spinexr.batch.executor import About, Answer, Executor, Failure, Task
 from spinexr.batch.ledger import Ledger, State
-from spinexr.batch.local import LocalExecutor
+from spinexr.batch.local import LocalExecutor, Place
 
 POISON, DEADLY = b"poison", b"deadly"
 _MAX_BYTES = 1000
@@ -103,7 +103,7 @@ def suspected(ledger: Ledger) -> int:
 def _executor(address: str | None) -> tuple[Executor, Callable[[], tuple[int, ...]]]:
     """Workers, and what tells their process ids."""
     if address is None:
-        local = LocalExecutor(OpenChaos(), workers=2)
+        local = LocalExecutor(OpenChaos(), [Place()] * 2)
         return local, lambda: local.pids
     from spinexr.batch.dask_executor import DaskExecutor, Patience
 

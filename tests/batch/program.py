@@ -17,7 +17,7 @@ from typing import Any
 from spinexr.batch import listing, results
 from spinexr.batch.driver import Driver, Places
 from spinexr.batch.ledger import Ledger
-from spinexr.batch.local import LocalExecutor
+from spinexr.batch.local import LocalExecutor, Place
 from tests.batch.workers import MAX_BYTES, Here, Null, OpenFake
 
 
@@ -52,7 +52,7 @@ def _run(out: Path, inputs: Path, last_step: int) -> None:
 
 
 def _workers() -> None:
-    executor = LocalExecutor(OpenFake(), workers=2)
+    executor = LocalExecutor(OpenFake(), [Place()] * 2)
     executor.start()
     print(*executor.pids, flush=True)
     sys.stdin.read()

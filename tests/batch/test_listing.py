@@ -77,9 +77,11 @@ def test_the_first_input_comes_before_the_last_folder_is_seen(
         return real(path)
 
     monkeypatch.setattr(os, "scandir", scandir)
-    first = next(listing.inputs([str(folder)]))
-    assert first == Address(str(folder / "a.dcm"))
-    assert seen == [str(folder)]
+    for n in range(20):
+        (folder / f"study{n}").mkdir()
+        (folder / f"study{n}/image.dcm").touch()
+    next(listing.inputs([str(folder)]))
+    assert len(seen) <= 3
 
 
 def test_a_folder_that_may_not_be_read_is_named_and_the_others_are_listed(
@@ -103,6 +105,27 @@ def test_a_loop_of_links_ends_and_is_named(folder: Path) -> None:
     (folder / "deep/er/up").symlink_to("..")
     assert codes(folder) == {"loop": "link_loop", "up": "link_loop"}
     assert len(list(listing.inputs([str(folder)]))) == 5
+
+
+def test_a_link_to_itself_costs_no_other_file_its_place(folder: Path) -> None:
+    before = len(files(folder))
+    (folder / "deep/self").symlink_to("self")
+    assert codes(folder) == {"self": "link_loop"}
+    assert len(list(listing.inputs([str(folder)]))) == before + 1
+
+
+@pytest.mark.parametrize(
+    ("name", "held"),
+    [
+        ("{root}", True), ("file://{root}", True), ("{root}/*", True), ("{root}/**/*.dcm", True),
+        ("{root}/o?t/*", False), ("{root}/*.dcm", False), ("{root}/other", False),
+        ("s3://bucket", False), ("{root}/out/../*", True),
+    ],
+)  # fmt: skip
+def test_a_name_is_known_to_hold_a_folder_that_is_not_there_yet(
+    tmp_path: Path, name: str, held: bool
+) -> None:
+    assert listing.would_list(name.format(root=tmp_path), tmp_path / "out") == held
 
 
 def test_a_linked_folder_is_listed_once(folder: Path, tmp_path: Path) -> None:

@@ -12,10 +12,12 @@ from typing import NoReturn
 import psutil
 import pytest
 
+from spinexr.batch import local
 from spinexr.batch.address import Address
 from spinexr.batch.executor import Answer, Done, Failure, Lost, Task
-from spinexr.batch.local import LocalExecutor
+from spinexr.batch.local import LocalExecutor, Place, places
 from spinexr.errors import BatchError, ModelsNotReadyError
+from spinexr.inference.engines import EngineOptions
 from tests import builders
 from tests.batch.workers import (
     KILL,
@@ -86,15 +88,16 @@ def test_what_was_answered_or_lost_counts_before_a_worker_that_cannot_begin_agai
 def test_a_worker_that_no_process_can_replace_ends_the_batch_by_name(
     executor: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full() -> NoReturn:
+    def full(_place: Place) -> NoReturn:
         raise OSError(errno.ENOMEM, "Cannot allocate memory")
 
     (tmp_path / "deadly").write_bytes(KILL)
     monkeypatch.setattr(executor, "_begin", full)
     executor.submit(Task(1, Address(str(tmp_path / "deadly"))))
     assert events(executor, 1) == [Lost((1,))]
-    with pytest.raises(BatchError, match="Cannot allocate memory"):
-        executor.wait(0)
+    for go_on in (lambda: executor.wait(0), lambda: executor.submit(Task(2, Address("a")))):
+        with pytest.raises(BatchError, match="Cannot allocate memory"):
+            go_on()
     executor.close()
 
 
@@ -113,6 +116,43 @@ def test_a_signal_to_the_whole_group_costs_no_input_its_answer(
         executor.submit(Task(1, Address(str(tmp_path / "good"))))
         (done,) = events(executor, 1)
         assert isinstance(done, Done)
+
+
+def test_each_worker_keeps_to_its_place_and_so_does_its_successor(tmp_path: Path) -> None:
+    (tmp_path / "deadly").write_bytes(KILL)
+    some = frozenset([min(os.sched_getaffinity(0))])
+    executor = LocalExecutor(OpenFake(), [Place(some, gpu="1")])
+    executor.start()
+    for _ in range(2):
+        (worker,) = map(psutil.Process, executor.pids)
+        assert set(worker.cpu_affinity()) == some
+        assert worker.environ().get("CUDA_VISIBLE_DEVICES") is None  # as it was begun
+        executor.submit(Task(1, Address(str(tmp_path / "deadly"))))
+        assert events(executor, 1) == [Lost((1,))]
+    executor.close()
+
+
+def test_there_is_a_place_for_each_numa_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = [frozenset([0, 1]), frozenset([2, 3])]
+    monkeypatch.setattr(local, "numa_nodes", lambda: nodes)
+    options = EngineOptions(engine="openvino")
+    assert [p.processors for p in places(options)] == nodes
+    monkeypatch.setattr(local, "numa_nodes", lambda: nodes[:1])
+    assert places(options) == [Place()]  # the processors are not to be narrowed for nothing
+
+
+@pytest.mark.parametrize(("visible", "names"), [(None, ["0", "1"]), ("3,5", ["3", "5"])])
+def test_there_is_a_place_for_each_gpu_that_pytorch_sees(
+    monkeypatch: pytest.MonkeyPatch, visible: str | None, names: list[str]
+) -> None:
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert [p.gpu for p in places(EngineOptions(engine="torch"))] == names
+    assert places(EngineOptions(engine="torch", device="cpu"))[0].gpu is None
 
 
 def test_workers_end_with_the_executor(executor: LocalExecutor) -> None:

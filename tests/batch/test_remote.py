@@ -57,6 +57,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        patch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "2")  # a list has pages
         system = fsspec.filesystem("s3")
         system.mkdir("archive")
         packed = tmp_path_factory.mktemp("s3") / "more.zip"
@@ -65,7 +66,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         system.pipe(
             {
                 "archive/2024/a.dcm": b"a", "archive/2024/01/b.dcm": b"b",
-                "archive/2024/notes.txt": b"n", "archive/more.zip": packed.read_bytes(),
+                "archive/2024/notes.txt": b"n", "archive/2024/02/": b"",
+                **{f"archive/many/{n}/{n}.dcm": b"m" for n in range(7)},
+                "archive/more.zip": packed.read_bytes(),
                 "archive/large.dcm": bytes(MAX_BYTES + 1),
                 "archive/list.csv": b"path\ns3://archive/2024/a.dcm\n",
             }
@@ -86,6 +89,9 @@ def test_objects_below_a_prefix_in_archives_and_in_lists_are_read(
     assert [sources.read(a) for a in read if isinstance(a, Address)] == [b"a", b"b", b"c"]
     assert listed("s3://archive/*/*.dcm") == ["s3://archive/2024/a.dcm"]
     assert listed("s3://archive/list.csv") == ["s3://archive/2024/a.dcm"]
+    many = [f"s3://archive/many/{n}/{n}.dcm" for n in range(7)]
+    assert sorted(listed("s3://archive/many")) == many
+    assert len(listed("s3://archive")) == len(["a", "b", "c", "large", *many])
 
 
 def test_objects_that_are_gone_or_too_large_are_named(store: None, sources: Sources) -> None:

@@ -125,10 +125,38 @@ def test_a_member_without_a_name_ends_no_list(tmp_path: Path) -> None:
     assert Address(str(file), "x") in list(listing.inputs([str(file)]))
 
 
-def test_a_zip_bomb_costs_the_limit_and_no_more(tmp_path: Path, sources: Sources) -> None:
-    file = write_zip(tmp_path / "bomb.zip", x=bytes(50_000_000))
-    assert file.stat().st_size < 100_000
-    assert code(sources, Address(str(file), "x")) == "too_large"
+@pytest.mark.parametrize(
+    ("method", "refusal"),
+    [
+        (zipfile.ZIP_DEFLATED, "too_large"),
+        (zipfile.ZIP_BZIP2, "unreadable_file"),
+        (zipfile.ZIP_LZMA, "unreadable_file"),
+    ],
+)
+def test_a_zip_bomb_costs_the_limit_and_no_more(
+    tmp_path: Path,
+    sources: Sources,
+    method: int,
+    refusal: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(file, "w", method) as archive, archive.open("x", "w") as member:
+        for _ in range(400):
+            member.write(bytes(1_000_000))
+    assert file.stat().st_size < 500_000
+    unpacked = 0
+    real = zipfile.ZipExtFile._read1  # type: ignore[attr-defined]
+
+    def read(stream: zipfile.ZipExtFile, size: int) -> bytes:
+        nonlocal unpacked
+        data: bytes = real(stream, size)
+        unpacked += len(data)
+        return data
+
+    monkeypatch.setattr(zipfile.ZipExtFile, "_read1", read)
+    assert code(sources, Address(str(file), "x")) == refusal
+    assert unpacked < 100_000_000
 
 
 def test_a_zip_that_lies_about_a_size_is_bounded_all_the_same(

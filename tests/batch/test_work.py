@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from spinexr.analysis import analyse
+from spinexr.batch import work
 from spinexr.batch.address import Address
-from spinexr.batch.executor import Failure, Task
+from spinexr.batch.executor import Answer, Failure, Task
 from spinexr.batch.work import OpenWorker, Options
-from spinexr.domain import DetectPolicy
-from spinexr.errors import ModelsNotReadyError
+from spinexr.domain import Analysis, DetectPolicy
+from spinexr.errors import BusyError, ModelsNotReadyError
 from spinexr.imaging.sandbox import SandboxOptions
 from spinexr.inference.engines import EngineOptions
 from spinexr.inference.engines.precision import Precision
 from spinexr.inference.predictor import Predictor
+from tests import builders
 from tests.batch.workers import worker
 from tests.fakes import FakeEngine, fake_bundle
 
@@ -71,3 +75,28 @@ def test_a_refusal_has_the_code_of_the_api_and_no_name_of_the_file(tmp_path: Pat
     assert isinstance(outcome, Failure)
     assert outcome.code == "empty_file"
     assert "Smith" not in outcome.message
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_what_is_short_for_a_moment_costs_no_file_its_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    file = tmp_path / "a.dcm"
+    file.write_bytes(builders.dicom())
+    refusals = [BusyError("There is no place.")] * times
+
+    def analysed(data: bytes, **options: Any) -> Analysis:
+        if refusals:
+            raise refusals.pop()
+        return analyse(data, **options)
+
+    monkeypatch.setattr(work, "analyse", analysed)
+    monkeypatch.setattr(work, "_PAUSES_S", (0.0, 0.0))
+    made = worker()
+    outcome = made(Task(1, Address(str(file))))
+    made.close()
+    if times == 1:
+        assert isinstance(outcome, Answer)
+    else:
+        assert isinstance(outcome, Failure)
+        assert outcome.code == "busy"
