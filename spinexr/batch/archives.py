@@ -114,13 +114,7 @@ class Archive:
         with self._lock:
             try:
                 if self._zip is not None:
-                    if self._zip.getinfo(member).compress_type not in _BOUNDED_METHODS:
-                        raise InputError(
-                            "The member is compressed in another way than Deflate. Pack the "
-                            "archive again with that."
-                        )
-                    with self._zip.open(member) as stream:
-                        return _bounded(stream, max_bytes)
+                    return self._zip_member(member, max_bytes)
                 return self._tar_member(member, max_bytes)
             except _BROKEN as e:
                 raise InputError(f"The member cannot be read. {_DAMAGED}") from e
@@ -143,6 +137,15 @@ class Archive:
             if self._tar is not None:
                 self._tar.close()
             self._stream.close()
+
+    def _zip_member(self, member: str, max_bytes: int) -> bytes:
+        assert self._zip is not None  # noqa: S101
+        if self._zip.getinfo(member).compress_type not in _BOUNDED_METHODS:
+            raise InputError(
+                "The member is compressed in another way than Deflate. Pack the archive again."
+            )
+        with self._zip.open(member) as stream:
+            return _bounded(stream, max_bytes)
 
     def _tar_member(self, member: str, max_bytes: int) -> bytes:
         """Members are asked for in about their order; one that was passed starts anew."""

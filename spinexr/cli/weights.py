@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -236,7 +237,11 @@ def adopt(source: Path, out: Path | None, **given: Any) -> None:
         )  # fmt: skip
     except SpineXRError as e:
         fail(e.message)
-    click.echo(f"Wrote the manifests below {out or source}; now: python -m spinexr weights verify")
+    root = str(out or source)
+    click.echo(
+        f"Wrote the manifests below {root}; now: python -m spinexr weights verify --weights "
+        f"{shlex.quote(root)}"
+    )
 
 
 def _profile(found: Found, given: dict[str, Any]) -> Profile:
@@ -283,14 +288,17 @@ def _shown(value: Any) -> str:
 def _about(found: Found, given: dict[str, Any]) -> dict[str, Any]:
     from spinexr.training import adopt as adopting
 
-    known = found.known
     usual = {
-        "name": "the original's checkpoints" if known else "adopted weights",
-        "training_data": "patients" if known else "unknown",
-        "description": adopting.KNOWN_DESCRIPTION if known else "not said when they were adopted",
+        "name": "the original's checkpoints" if found.known else "adopted weights",
+        "training_data": "patients" if found.classifiers_known else "unknown",
+        "description": "not said when they were adopted",
         "licence": "unknown",
     }
-    return {key: given[key] or value for key, value in usual.items()}
+    about = {key: given[key] or value for key, value in usual.items()}
+    if found.classifiers_known:  # whatever else is said of them
+        said = [adopting.KNOWN_DESCRIPTION, given["description"]]
+        about["description"] = " ".join(filter(None, said))
+    return about
 
 
 def _flips(kind: Any, flip: bool | None) -> Any:

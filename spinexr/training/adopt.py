@@ -110,6 +110,11 @@ class Found:
         """Whether all four are files that are known."""
         return all(d in KNOWN for d in self.digests.values())
 
+    @property
+    def classifiers_known(self) -> bool:
+        """Whether the three classifiers are, whose weights and cut-off suit a test set."""
+        return all(self.digests[a] in KNOWN for a in ARCHITECTURES)
+
 
 def find(source: Path) -> Found:
     """The checkpoints in a folder: in the standard layout, or four loose files of any names.

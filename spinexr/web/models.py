@@ -90,14 +90,14 @@ class Models:
         try:
             self._outcome = self._load()
         except ModelsNotReadyError as e:
-            _log.error("models not ready", why=e.message)
-            self._outcome = e
+            message = _with_shortage(e.message)
+            _log.error("models not ready", why=message)
+            self._outcome = ModelsNotReadyError(message, e.problems)
         # Anything else is a fault of this program; the server must still say that it is not ready.
         except Exception as e:
             _log.exception("models not ready: loading failed")
             message = f"The models cannot be loaded: {type(e).__name__}. The log says more."
-            if too_little := memory.shortage(memory.available_mb()):
-                message = f"{message} {too_little}"
+            message = _with_shortage(message)
             self._outcome = ModelsNotReadyError(message, [Problem("load_failed", message)])
         else:
             _log.info(
@@ -106,3 +106,8 @@ class Models:
                 bundle=self._outcome.bundle.name,
                 device=self._outcome.engine.device,
             )
+
+
+def _with_shortage(message: str) -> str:
+    """What is said of models that do not load, and of memory where there is too little."""
+    return " ".join(filter(None, [message, memory.shortage(memory.available_mb())]))

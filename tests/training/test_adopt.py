@@ -102,6 +102,21 @@ def test_known_files_are_known_with_their_caveat(
     assert "chosen on the test set" in bundle.description
 
 
+def test_known_classifiers_keep_their_caveat_beside_another_detector_and_other_words(
+    loose: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = adopt.find(loose)
+    known = {found.digests[a]: adopt.KnownFile(a, 1) for a in adopt.ARCHITECTURES}
+    monkeypatch.setattr(adopt, "KNOWN", known)
+    done = run(loose, "--out", tmp_path / "b", "--profile", "standard", "--description", "Mine.")
+    assert done.exit_code == 0, done.output
+    assert f"weights verify --weights {tmp_path / 'b'}" in done.output
+    bundle = load_bundle(tmp_path / "b")
+    assert bundle.training_data is TrainingData.PATIENTS
+    assert "chosen on the test set" in bundle.description
+    assert "Mine." in bundle.description
+
+
 def test_a_missing_network_is_named_and_so_is_what_was_looked_at(
     loose: Path, tmp_path: Path
 ) -> None:
