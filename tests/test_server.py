@@ -6,7 +6,9 @@ import errno
 import http.client
 import json
 import os
+import re
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +20,7 @@ from spinexr.server import check_listening
 from spinexr.settings import MEBIBYTE
 from tests import builders
 from tests.analyses import schema_errors
-from tests.processes import Server, environment, free_port
+from tests.processes import ROOT, Server, environment, free_port
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="gunicorn needs fork")
 
@@ -67,6 +69,22 @@ def test_an_upload_of_more_than_a_buffer_gives_a_page(server: Server) -> None:
     status, page = server.upload(data, accept="text/html")
     assert status == 200
     assert "Untrained weights" in page
+
+
+def test_the_health_check_of_the_images_passes_here_and_fails_where_nothing_serves(
+    server: Server,
+) -> None:
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    checks = re.findall(r"^HEALTHCHECK .*\\\n\s+CMD (\[.*\])$", text, re.MULTILINE)
+    assert len(checks) == 2
+    for check in checks:
+        _, *arguments = json.loads(check)
+        for port, status in ((server.url.rsplit(":", 1)[1], 0), (str(free_port()), 1)):
+            done = subprocess.run(
+                [sys.executable, *arguments],
+                env=environment() | {"PORT": port}, capture_output=True, check=False,
+            )  # fmt: skip
+            assert done.returncode == status
 
 
 def test_17_megabytes_are_refused_with_an_answer_that_arrives(server: Server) -> None:
