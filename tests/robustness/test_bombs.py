@@ -8,6 +8,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import pytest
 from pydicom import uid
 from pydicom.encaps import encapsulate, generate_frames
@@ -24,7 +25,10 @@ ANALYSED = "analysed"
 
 def codestream(syntax: str, change: Callable[[bytearray], None]) -> bytes:
     """A file whose compressed image says something else than its header."""
-    dataset = builders.dataset(transfer_syntax=syntax)
+    array = builders.pixels()
+    if syntax == uid.JPEGBaseline8Bit:
+        array = (array >> 4).astype(np.uint8)
+    dataset = builders.dataset(array, transfer_syntax=syntax)
     frame = bytearray(next(generate_frames(dataset.PixelData, number_of_frames=1)))
     change(frame)
     dataset.PixelData = encapsulate([bytes(frame)])
@@ -36,7 +40,7 @@ def claim_in_siz(frame: bytearray) -> None:
 
 
 def claim_in_sof(frame: bytearray) -> None:
-    for marker in (b"\xff\xc3", b"\xff\xc1", b"\xff\xf7"):
+    for marker in (b"\xff\xc3", b"\xff\xc1", b"\xff\xc0", b"\xff\xf7"):
         if (place := frame.find(marker)) >= 0:
             struct.pack_into(">HH", frame, place + 5, LARGEST_CLAIM, LARGEST_CLAIM)
             return
@@ -73,6 +77,8 @@ BOMBS: dict[str, tuple[Callable[[], bytes], tuple[str, ...]]] = {
         lambda: codestream(uid.JPEG2000Lossless, claim_in_siz), ("image_too_large",)),
     "JPEG that claims 65535²": (
         lambda: codestream(uid.JPEGLosslessSV1, claim_in_sof), ("image_too_large",)),
+    "JPEG of 8 bits that claims 65535²": (
+        lambda: codestream(uid.JPEGBaseline8Bit, claim_in_sof), ("image_too_large",)),
     "JPEG-LS that claims 65535²": (
         lambda: codestream(uid.JPEGLSLossless, claim_in_sof), ("image_too_large",)),
     "RLE of runs": (rle_of_runs, ("corrupt_dicom",)),

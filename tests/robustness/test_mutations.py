@@ -12,7 +12,7 @@ from tests import builders
 from tests.robustness import scale
 from tests.robustness.service import Client, Service, peak_bytes
 
-SYNTAXES = builders.LOSSLESS | builders.LOSSY
+SYNTAXES = builders.LOSSLESS | builders.LOSSY | {"jpeg_baseline": uid.JPEGBaseline8Bit}
 PIXEL_DATA = b"\xe0\x7f\x10\x00"
 PIXEL_DATA_BIG_ENDIAN = b"\x7f\xe0\x00\x10"
 _ODD = (b"\xff\xff\xff\xff", b"\x00\x00\x00\x00", b"\xff\xff\xff\x7f", b"\xfe\xff\x00\xe0",
@@ -22,7 +22,11 @@ _ODD = (b"\xff\xff\xff\xff", b"\x00\x00\x00\x00", b"\xff\xff\xff\x7f", b"\xfe\xf
 @pytest.fixture(scope="module")
 def originals() -> dict[str, bytes]:
     array = builders.pixels(96, 80)
-    return {name: builders.dicom(array, transfer_syntax=s) for name, s in SYNTAXES.items()}
+    of_8_bits = (array >> 4).astype(np.uint8)
+    return {
+        name: builders.dicom(of_8_bits if s == uid.JPEGBaseline8Bit else array, transfer_syntax=s)
+        for name, s in SYNTAXES.items()
+    }
 
 
 def mutated(data: bytes, rng: np.random.Generator) -> bytes:
