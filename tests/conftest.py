@@ -26,13 +26,16 @@ _HEAVY_MODULES = ("test_train",)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The fast ones first."""
-    items.sort(
-        key=lambda item: (
-            item.path.stem in _HEAVY_MODULES
-            or any(f in _HEAVY_FIXTURES for f in getattr(item, "fixturenames", ()))
-        )
-    )
+    """The fast ones first. Where several processes share the tests (`pytest -n 2 --dist
+    loadgroup`), a file stays in one of them, and so do all that use full-size networks."""
+    for item in items:
+        group = "networks" if _uses_networks(item) else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: item.path.stem in _HEAVY_MODULES or _uses_networks(item))
+
+
+def _uses_networks(item: pytest.Item) -> bool:
+    return any(f in _HEAVY_FIXTURES for f in getattr(item, "fixturenames", ()))
 
 
 @pytest.fixture
