@@ -22,7 +22,7 @@ help:
 run: install
 	$(BIN)/python app.py
 
-test: install $(if $(shell command -v chromium),$(VENV)/.installed-browser)
+test: install-dev
 	$(BIN)/python -m pytest
 
 # The long forms of tests/robustness, in the background; figures go to runs/reliability.jsonl.

@@ -9,6 +9,7 @@ error and nobody else anything.
 from __future__ import annotations
 
 import math
+import os
 import signal
 import threading
 import uuid
@@ -93,7 +94,7 @@ class Sandbox:
                 survive the file, or reached a limit.
             BusyError: too little shared memory is free, or the processes were ended from outside.
         """
-        name = f"spinexr-{uuid.uuid4().hex}"
+        name = f"spinexr-{os.getpid()}-{uuid.uuid4().hex}"  # whose it is
         with _shared(f"{name}-file", data) as file:
             request = worker.Request(
                 file=file,

@@ -45,7 +45,8 @@ def assert_reads(sandbox: Sandbox) -> None:
 
 
 def blocks() -> list[str]:
-    return [f.name for f in Path("/dev/shm").glob("spinexr-*")]  # noqa: S108  (only looked at)
+    mine = f"spinexr-{os.getpid()}-*"
+    return [f.name for f in Path("/dev/shm").glob(mine)]  # noqa: S108  (only looked at)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16"])
