@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from spinexr.settings import Settings
 from tests import builders
 from tests.processes import ROOT, environment, free_port
 from tests.robustness.service import Client, Service, running
@@ -74,6 +75,21 @@ def test_silent_connections_hold_no_thread(small_weights: Path, tmp_path: Path) 
         with contextlib.closing(Client(service.port, timeout_s=4.0)) as client:
             assert client.get("/livez").status == 200
             assert client.post(EASY).status == 200
+
+
+def test_probes_are_answered_while_every_thread_waits_for_an_upload(
+    small_weights: Path, tmp_path: Path
+) -> None:
+    with running(small_weights, tmp_path) as service, contextlib.ExitStack() as held:
+        for _ in range(Settings().web_threads):
+            raw = held.enter_context(connected(service))
+            raw.sendall(
+                b"POST /upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n"
+                b"Content-Type: multipart/form-data; boundary=x\r\n\r\n--x"
+            )
+        for path in ("/livez", "/readyz"):
+            with contextlib.closing(Client(service.port, timeout_s=10.0)) as prober:
+                assert prober.get(path).status == 200
 
 
 def test_more_connections_than_may_be_opened_wait_and_end_nothing(
