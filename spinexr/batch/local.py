@@ -47,13 +47,8 @@ class Place:
 
 def places(engine: EngineOptions) -> list[Place]:
     """One for each GPU where PyTorch computes on GPUs, otherwise one for each NUMA node."""
-    if engines.picked(engine) == "torch" and engine.device in ("auto", "cuda"):
-        import torch
-
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        names = visible.split(",") if visible else map(str, range(torch.cuda.device_count()))
-        if torch.cuda.is_available():
-            return [Place(gpu=name) for name in names]
+    if names := engines.gpus(engine):
+        return [Place(gpu=name) for name in names]
     nodes = numa_nodes()
     return [Place(node) for node in nodes] if len(nodes) > 1 else [Place()]
 

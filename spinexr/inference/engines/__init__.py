@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,3 +86,16 @@ def picked(options: EngineOptions) -> str:
         if torch.cuda.is_available():
             return "torch"
     return "openvino"
+
+
+def gpus(options: EngineOptions) -> list[str]:
+    """The GPUs that PyTorch would compute on, by the names that CUDA_VISIBLE_DEVICES has for them;
+    none where these options mean something else."""
+    if picked(options) != "torch" or options.device not in ("auto", "cuda"):
+        return []
+    import torch
+
+    if not torch.cuda.is_available():
+        return []
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return visible.split(",") if visible else [str(n) for n in range(torch.cuda.device_count())]
