@@ -82,7 +82,7 @@ def _heat(page: Page) -> None:
 
 
 def _keys(page: Page) -> None:
-    _sample("lumbar-slip")(page)
+    _sample("lumbar-implant")(page)
     page.keyboard.press("?")
 
 
@@ -113,7 +113,7 @@ def _vietnamese(page: Page) -> None:
 
 STATES: dict[str, Callable[[Page], None]] = {
     "front": _nothing,
-    "abnormal": _sample("lumbar-slip"),
+    "abnormal": _sample("lumbar-implant"),
     "normal": _sample("lumbar-normal"),
     "windowed": _windowed,
     "heat": _heat,

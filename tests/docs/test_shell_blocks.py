@@ -57,9 +57,9 @@ def test_what_the_readme_says_can_be_typed(shell: Shell) -> None:
 def test_the_tutorial_leads_from_weights_to_a_report(shell: Shell) -> None:
     outputs = run_all("docs/tutorial.md", shell)
     assert "training data: synthetic" in the_output(outputs, "weights list")
-    assert json.loads(the_output(outputs, "slip.dcm -H 'Accept: application/json'"))["decision"]
+    assert json.loads(the_output(outputs, "disc.dcm -H 'Accept: application/json'"))["decision"]
     assert json.loads(the_output(outputs, "file=@README.md"))["code"] == "unsupported_extension"
-    assert (shell.folder / "runs/slip.png").read_bytes().startswith(b"\x89PNG")
+    assert (shell.folder / "runs/disc.png").read_bytes().startswith(b"\x89PNG")
     names = sorted(f.name for f in (shell.folder / "runs/results").iterdir())
     assert names == [
         "lumbar-implant.json", "lumbar-implant.png", "lumbar-normal.json", "lumbar-normal.png",
