@@ -25,16 +25,13 @@ _HEAVY_FIXTURES = ("small_root", "untrained_root", "real_predictor", "server", "
 _HEAVY_MODULES = ("test_train",)
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The fast ones first. Where several processes share the tests, the slow ones, which the others
-    then fill up; a file stays in one process, and so do all that use full-size networks."""
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The fast ones first. Where several processes share the tests (`pytest -n 2 --dist
+    loadgroup`), a file stays in one of them, and so do all that use full-size networks."""
     for item in items:
         group = "networks" if _uses_networks(item) else str(item.path)
         item.add_marker(pytest.mark.xdist_group(group))
-    shared = hasattr(config, "workerinput")
-    items.sort(
-        key=lambda item: item.path.stem in _HEAVY_MODULES or _uses_networks(item), reverse=shared
-    )
+    items.sort(key=lambda item: item.path.stem in _HEAVY_MODULES or _uses_networks(item))
 
 
 def _uses_networks(item: pytest.Item) -> bool:
