@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from spinexr import memory
+from spinexr.errors import ModelsNotReadyError
 from spinexr.web.models import Models
 
 GIBIBYTE_KB = 1024 * 1024
@@ -44,14 +45,18 @@ def test_512_mb_are_enough_and_less_is_said() -> None:
     assert "may use 511 MB" in (memory.shortage(511) or "")
 
 
-def test_models_that_do_not_fit_say_how_much_there_was(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error", [MemoryError(), ModelsNotReadyError("A first image failed: MemoryError.")]
+)
+def test_models_that_do_not_fit_say_how_much_there_was(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     def load() -> object:
-        raise MemoryError
+        raise error
 
     monkeypatch.setattr(memory, "available_mb", lambda: 256)
     models = Models(load)  # type: ignore[arg-type]
     models.start()
     models.wait()
-    with pytest.raises(Exception, match=r"MemoryError.+may use 256 MB") as caught:
+    with pytest.raises(ModelsNotReadyError, match=r"MemoryError.+may use 256 MB"):
         models.predictor()
-    assert type(caught.value).__name__ == "ModelsNotReadyError"

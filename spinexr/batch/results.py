@@ -9,9 +9,10 @@ from __future__ import annotations
 import hmac
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -176,7 +177,7 @@ def write_failures(file: Path, rows: Iterable[Sequence[Mapping[str, Any]]]) -> N
         OSError: it cannot be written.
     """
     tables = (pa.Table.from_pylist(list(batch), FAILURES) for batch in rows)
-    _write(file, tables, FAILURES, private=True)  # addresses may name patients
+    _write(file, tables, FAILURES, mode=0o600)  # addresses may name patients
 
 
 def write_bytes(file: Path, data: bytes, *, mode: int = 0o666) -> None:
@@ -188,17 +189,8 @@ def write_bytes(file: Path, data: bytes, *, mode: int = 0o666) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    partial = file.with_name(f".{file.name}{_PARTIAL}")
-    try:
-        descriptor = os.open(partial, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, mode)
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(file)
-        _sync(file.parent)
-    finally:
-        partial.unlink(missing_ok=True)
+    with _whole(file, mode) as stream:
+        stream.write(data)
 
 
 def batches(folder: Path, columns: Sequence[str]) -> Iterator[dict[str, list[Any]]]:
@@ -209,17 +201,23 @@ def batches(folder: Path, columns: Sequence[str]) -> Iterator[dict[str, list[Any
                 yield batch.to_pydict()
 
 
-def _write(
-    file: Path, tables: Iterable[pa.Table], kind: pa.Schema, *, private: bool = False
-) -> None:
+def _write(file: Path, tables: Iterable[pa.Table], kind: pa.Schema, *, mode: int = 0o666) -> None:
+    with (
+        _whole(file, mode) as stream,
+        pq.ParquetWriter(stream, kind, compression=_COMPRESSION) as writer,
+    ):
+        for table in tables:
+            writer.write_table(table)
+
+
+@contextmanager
+def _whole(file: Path, mode: int) -> Iterator[IO[bytes]]:
+    """A stream to a file that is there, on the disk, once all was written, or not at all."""
     partial = file.with_name(f".{file.name}{_PARTIAL}")
     try:
-        with partial.open("wb") as stream:
-            if private:
-                partial.chmod(0o600)
-            with pq.ParquetWriter(stream, kind, compression=_COMPRESSION) as writer:
-                for table in tables:
-                    writer.write_table(table)
+        descriptor = os.open(partial, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, mode)
+        with os.fdopen(descriptor, "wb") as stream:
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         partial.replace(file)
