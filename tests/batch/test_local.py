@@ -22,6 +22,7 @@ from tests import builders
 from tests.batch.workers import (
     KILL,
     OpenFake,
+    OpenNamedByGpu,
     OpenNone,
     batch_with_a_deadly_file,
     events,
@@ -121,12 +122,11 @@ def test_a_signal_to_the_whole_group_costs_no_input_its_answer(
 def test_each_worker_keeps_to_its_place_and_so_does_its_successor(tmp_path: Path) -> None:
     (tmp_path / "deadly").write_bytes(KILL)
     some = frozenset([min(os.sched_getaffinity(0))])
-    executor = LocalExecutor(OpenFake(), [Place(some, gpu="1")])
-    executor.start()
-    for _ in range(2):
+    executor = LocalExecutor(OpenNamedByGpu(), [Place(some, gpu="1")])
+    assert executor.start().identity == {"bundle": "1"}
+    for _ in range(2):  # a successor with another identity would be refused
         (worker,) = map(psutil.Process, executor.pids)
         assert set(worker.cpu_affinity()) == some
-        assert worker.environ().get("CUDA_VISIBLE_DEVICES") is None  # as it was begun
         executor.submit(Task(1, Address(str(tmp_path / "deadly"))))
         assert events(executor, 1) == [Lost((1,))]
     executor.close()

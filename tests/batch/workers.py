@@ -54,6 +54,14 @@ class OpenFake:
         return Deadly(self.name)
 
 
+@dataclass(frozen=True)
+class OpenNamedByGpu:
+    """A worker that calls its bundle by the GPU that CUDA would show it."""
+
+    def __call__(self) -> Analyser:
+        return Deadly(os.environ["CUDA_VISIBLE_DEVICES"])
+
+
 class Deadly:
     """Answers by the name of the bundle; a file of the word KILL ends the process."""
 
