@@ -75,6 +75,7 @@ def test_without_scripts_the_answer_comes_by_a_form(make_page: Callable[..., Pag
     page.set_input_files("#file", {"name": "a.dcm", "mimeType": "", "buffer": builders.dicom()})
     page.get_by_role("button", name="Analyse", exact=True).click()
     expect(page.locator("h1")).to_have_text(HEADLINE)
+    page.wait_for_load_state("load")  # the heading is there before the style sheet
     left, top, right, _ = place_of(page, "img.plain")
     box = place_of(page, "g[data-finding='1'] .box-line")
     scale = (right - left) / 112
