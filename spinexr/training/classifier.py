@@ -164,7 +164,9 @@ def train(
         report(f"{architecture}: going on after epoch {loop.epoch}.")
     else:
         folder.began_with(loop.learner.initial)
-        report(f"{architecture}: starting from {loop.learner.initial} weights on {where}.")
+        unfetched = options.pretrained and loop.learner.initial == "random"
+        why = " (ImageNet's could not be fetched)" if unfetched else ""
+        report(f"{architecture}: starting from {loop.learner.initial} weights{why} on {where}.")
     while loop.epoch < options.epochs and not loop.out_of_patience:
         started = time.monotonic()
         row = loop.guarded_epoch(training, validation, progress)
@@ -312,8 +314,9 @@ class _Loop:
             total += loss
             progress(f"{self.architecture} epoch {self.epoch + 1}", step + 1, self.steps)
         scores = _logits(
-            self.averaged, validation, self.device, options.size, batch=min(_AT_ONCE, options.batch)
-        )
+            self.averaged, validation, self.device, options.size,
+            batch=min(_AT_ONCE, options.batch), epoch=self.epoch + 1,
+        )  # fmt: skip
         margin = np.where(validation.abnormal, scores, -scores)
         return {
             "epoch": self.epoch + 1.0,
@@ -398,7 +401,7 @@ def _judged(
     learner: Any = _best(architecture, folder)
     raw = _logits(
         learner.to(device), validation, device, options.size, exact=True,
-        batch=min(_AT_ONCE, options.batch),
+        batch=min(_AT_ONCE, options.batch), epoch=epochs,
     )  # fmt: skip
     fitted = calibration.fit(raw, validation.abnormal)
     logits = fitted.apply(raw)
@@ -457,6 +460,7 @@ def _logits(
     *,
     exact: bool = False,
     batch: int,
+    epoch: int,
 ) -> npt.NDArray[np.float64]:
     """Logits of images as they are, without augmentation, in order; `exact` as when serving."""
     learner.eval()
@@ -468,7 +472,11 @@ def _logits(
         found.append(answer[:, 0].float().cpu().numpy())
     logits = np.concatenate(found).astype(np.float64)
     if not np.isfinite(logits).all():
-        raise TrainingError("The network answers with values that are not numbers.")
+        raise TrainingError(
+            f"After epoch {epoch} the network answers validation images with values that are not "
+            "numbers. The checkpoints of earlier epochs are kept; start again with a lower "
+            "--learning-rate."
+        )
     return logits
 
 

@@ -148,7 +148,9 @@ def train(
     else:
         model, weights = (first, "given") if first is not None else _fresh(options)
         folder.began_with(weights)
-        said = f"starting from {weights} weights"
+        unfetched = options.pretrained and weights == "random"
+        why = " (COCO's could not be fetched)" if unfetched else ""
+        said = f"starting from {weights} weights{why}"
     if model is None:
         report(f"{options.architecture}: the run is finished.")
         return _finished(folder.path, part)

@@ -67,7 +67,8 @@ def read_train_part(root: Path, *, validation_share: float, seed: int) -> TrainP
     if dataset.problems:
         first = "; ".join(str(p) for p in dataset.problems[:3])
         raise ConfigurationError(
-            f"{len(dataset.problems)} problems in the train part of {dataset.root}: {first}. "
+            f"Problems in the train part of {dataset.root}, {len(dataset.problems)} in all: "
+            f"{first}. "
             f"Mend them, or take those images' rows out of annotations/{_PART}.csv and their files "
             f"out of {_PART}_images."
         )

@@ -13,6 +13,8 @@ for every place. Networks that learn slowly from few images come far in a fracti
 from __future__ import annotations
 
 import contextlib
+import urllib.error
+import urllib.request
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,12 +29,14 @@ from spinexr.training.examples import Boxes
 torch_runtime.prepare()
 
 import timm  # noqa: E402  (the runtime must be prepared first)
+from huggingface_hub import constants as hub  # noqa: E402  (timm brings it)
 
 STRIDES = (8, 16, 32)
 _COVER = 0.3  # share of a cell, or of the box, that must be shared
 _RARE = -4.6  # logit of 0.01: how a detector's bias starts (Lin et al., ICCV 2017)
 _FOCUS = 2.0  # exponent of the focal loss, same paper
 _PROBE = 128  # side of the image that finds the feature maps
+_HUB_TIMEOUT_S = 10.0
 
 
 Maps = dict[int, Tensor]  # by stride: (batch, channels, rows, columns)
@@ -50,6 +54,7 @@ class Learner(nn.Module):
         self.initial = "random"
         self.network: Any = None
         if pretrained:
+            _ask_hub_once()
             # The hub raises a dozen kinds of errors without a network, and none of them matters.
             with contextlib.suppress(Exception):
                 self.network = timm.create_model(architecture, pretrained=True, num_classes=1)
@@ -119,6 +124,19 @@ def cells_with_boxes(boxes: Sequence[Boxes], rows: int, columns: int) -> Tensor:
                 target[n, int(label)], shared > _COVER * min(1.0, area)
             )
     return torch.from_numpy(target)
+
+
+def _ask_hub_once() -> None:
+    """Where the hub cannot be reached its client is told so, and looks in its cache alone.
+
+    Left to itself it asks a dozen times for every network, for 45 seconds and with as many lines.
+    """
+    try:
+        urllib.request.urlopen(hub.ENDPOINT, timeout=_HUB_TIMEOUT_S).close()
+    except urllib.error.HTTPError:
+        pass  # an answer
+    except OSError:
+        hub.HF_HUB_OFFLINE = True
 
 
 def _begin_with_shortcuts(network: nn.Module) -> None:

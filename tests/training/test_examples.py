@@ -106,7 +106,7 @@ def test_a_dataset_with_problems_is_named_and_refused(root: Path, tmp_path: Path
     shutil.copytree(root, tmp_path / "data")
     missing = next((tmp_path / "data/train_images").iterdir())
     missing.unlink()
-    with pytest.raises(ConfigurationError, match=f"1 problems in the train part.*{missing.stem}"):
+    with pytest.raises(ConfigurationError, match=f"1 in all: .*{missing.stem}"):
         examples.read_train_part(tmp_path / "data", validation_share=0.3, seed=0)
 
 

@@ -175,6 +175,16 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_checkpoi
     assert all(torch.isfinite(t).all() for t in kept["learner"].values())
 
 
+def test_answers_that_are_no_numbers_after_an_epoch_name_it(
+    train: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        classifier, "resized", lambda _pixels, size: np.full((size, size), np.nan, np.float32)
+    )
+    with pytest.raises(TrainingError, match=r"After epoch 1 .* start again with a lower"):
+        train()
+
+
 def test_a_lost_device_is_said_and_the_run_can_go_on(
     train: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
