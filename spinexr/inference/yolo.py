@@ -126,7 +126,7 @@ def detections(
     candidates, classes, confidences = candidates[order], classes[order], confidences[order]
     x, y, half_width, half_height = output[:4, candidates] * np.array([[1], [1], [0.5], [0.5]])
     boxes = np.stack([x - half_width, y - half_height, x + half_width, y + half_height], 1)
-    kept = suppressed(boxes, classes, iou)[:most]
+    kept = suppressed(boxes, classes, iou, most)
     return RawDetections(
         boxes=frame.to_image(boxes[kept].astype(np.float32)),
         confidences=confidences[kept].astype(np.float32),
@@ -135,17 +135,19 @@ def detections(
 
 
 def suppressed(
-    boxes: npt.NDArray[np.floating], classes: npt.NDArray[np.integer], iou: float
+    boxes: npt.NDArray[np.floating], classes: npt.NDArray[np.integer], iou: float, most: int
 ) -> npt.NDArray[np.int64]:
-    """Indices that greedy non-maximum suppression keeps, in order.
+    """The first `most` indices that greedy non-maximum suppression keeps, in order.
 
     Args:
         boxes: (N, 4) xyxy, the most confident first. classes: (N,).
     """
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     alive = np.ones(len(boxes), bool)
-    kept = []
+    kept: list[int] = []
     for n in range(len(boxes)):
+        if len(kept) == most:
+            break
         if not alive[n]:
             continue
         kept.append(n)

@@ -218,10 +218,17 @@ def test_more_associations_than_allowed_are_rejected(tmp_path: Path) -> None:
 def test_connections_that_ask_for_nothing_keep_nobody_out(tmp_path: Path) -> None:
     """As those of a monitor: the library would count each for a timeout."""
     with running(tmp_path, associations=2) as (node, queue):
+        server: Any = node._receiver._server
+        begin, begun = server.process_request_thread, []
+
+        def counted(*connection: Any) -> None:
+            begin(*connection)
+            begun.append(connection)
+
+        server.process_request_thread = counted
         for _ in range(6):
             socket.create_connection(("127.0.0.1", node.port)).close()
-        server: Any = node._receiver._server
-        peers.wait_until(queue, lambda: not server.active_associations)
+        peers.wait_until(queue, lambda: len(begun) == 6 and not server.active_associations)
         assert send(node.port, radiograph()) == [0x0000]
 
 
