@@ -37,9 +37,10 @@ def begin(endpoint: str, cache: Path) -> subprocess.CompletedProcess[str]:
 @pytest.fixture
 def hub() -> Iterator[str]:
     """A server that has the network, all of whose weights are 0.25."""
-    network = networks.timm.create_model(ARCHITECTURE, pretrained=False)
+    network = networks.Learner(ARCHITECTURE).network
     for parameter in network.parameters():
         parameter.data.fill_(0.25)
+    network.reset_classifier(1000)  # ImageNet's
     weights = save(network.state_dict())
 
     class Hub(BaseHTTPRequestHandler):
