@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from time import perf_counter
 from types import MappingProxyType
 
@@ -17,7 +18,7 @@ UNFAMILIAR = Notice(
 
 
 def analyse(
-    data: bytes,
+    data: bytes | Callable[[], bytes],
     *,
     predictor: Predictor,
     max_pixels: int,
@@ -30,7 +31,8 @@ def analyse(
     """Analyse one radiograph.
 
     Args:
-        data: the bytes of one DICOM file.
+        data: the bytes of one DICOM file, or what reads them when its turn has come: files that
+            wait need not lie in memory.
         max_pixels: rows × columns may not exceed this.
         detect: when the lesion detector runs.
         allow_other_body_part: go on when the header names another body part than the spine.
@@ -50,7 +52,11 @@ def analyse(
     begun = perf_counter()
     with predictor.place(timeout_s=timeout_s):
         start = perf_counter()
-        radiograph = read(data, max_pixels=max_pixels, allow_other_body_part=allow_other_body_part)
+        radiograph = read(
+            data if isinstance(data, bytes) else data(),
+            max_pixels=max_pixels,
+            allow_other_body_part=allow_other_body_part,
+        )
         read_ms = (perf_counter() - start) * 1000.0
         timed = predictor.predict(
             radiograph,

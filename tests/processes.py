@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 import socket
@@ -29,12 +31,20 @@ def environment(**changes: str) -> dict[str, str]:
     return kept | {"SPINEXR_ENGINES": _ENGINES} | changes
 
 
+# Below those that the system gives to whoever asks for any; others for each process of xdist, and
+# mostly for another run beside this one.
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_PORTS = itertools.cycle(range(15_000 + 2_000 * _WORKER + 100 * (os.getpid() % 20), 32_000))
+
+
 def free_port() -> int:
-    """A port nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port nobody listens on now, and that nobody is given who does not ask for it."""
+    for port in _PORTS:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError
 
 
 def spinexr(*arguments: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
@@ -126,7 +136,7 @@ class Server:
 
     def ended(self) -> tuple[int, str]:
         """Wait until it has ended by itself; (exit status, whole log)."""
-        self.process.wait(timeout=60)
+        self.process.wait(timeout=120)
         self._reading.join(timeout=60)
         assert self.process.stdout is not None
         self.process.stdout.close()

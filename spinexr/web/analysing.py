@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import perf_counter
 
 import structlog
@@ -16,8 +17,15 @@ from spinexr.web.state import state
 _audit = structlog.stdlib.get_logger(AUDIT)
 
 
-def analysed(data: bytes, *, detect: DetectPolicy, allow_other_body_part: bool = False) -> Analysis:
+def analysed(
+    data: bytes | Callable[[], bytes],
+    *,
+    detect: DetectPolicy,
+    allow_other_body_part: bool = False,
+) -> Analysis:
     """The analysis of a file within the deployer's limits, counted and written down.
+
+    Args: those of `spinexr.analysis.analyse`.
 
     Raises:
         SpineXRError: every refusal and failure.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import PurePosixPath, PureWindowsPath
@@ -38,7 +40,7 @@ _YES, _NO = ("1", "true", "on", "yes"), ("", "0", "false", "off", "no")
 class Upload:
     """What a client asks for."""
 
-    data: bytes
+    read: Callable[[], bytes]
     detect: DetectPolicy
     allow_other_body_part: bool
     activation: bool
@@ -52,7 +54,7 @@ def upload() -> Response:
     state().models.predictor()  # a file is not heard out for models that are not there
     wanted = parse(request, settings.max_upload_bytes, settings.detect_policy)
     analysis = analysed(
-        wanted.data, detect=wanted.detect, allow_other_body_part=wanted.allow_other_body_part
+        wanted.read, detect=wanted.detect, allow_other_body_part=wanted.allow_other_body_part
     )
     return answer(
         analysis,
@@ -143,11 +145,11 @@ def parse(request: Request, max_bytes: int, default_detect: DetectPolicy) -> Upl
     kind = request.values.get("object", "")
     if kind not in ("", *ObjectKind):
         raise InvalidOptionError(f"object must be one of {', '.join(ObjectKind)}.")
-    data = file.stream.read(max_bytes + 1)
-    if len(data) > max_bytes:
+    if file.stream.seek(0, os.SEEK_END) > max_bytes:
         raise too_large()
+    file.stream.seek(0)
     return Upload(
-        data=data,
+        read=file.stream.read,
         detect=DetectPolicy(detect) if detect else default_detect,
         allow_other_body_part=allow,
         activation=activation,

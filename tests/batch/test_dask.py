@@ -37,7 +37,7 @@ pytest.importorskip("distributed", reason="requirements-dask.txt")
 from spinexr.batch import cargo, dask_executor  # noqa: E402
 from spinexr.batch.dask_executor import DaskExecutor, Freight, Patience  # noqa: E402
 
-QUICK = Patience(connect=2.0, workers=60.0, answer=10.0, look=0.05)
+QUICK = Patience(connect=15.0, workers=60.0, answer=10.0, look=0.05)
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 

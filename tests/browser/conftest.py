@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from flask import Flask
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 from werkzeug.serving import make_server
 from werkzeug.wsgi import ClosingIterator
 
@@ -26,6 +26,8 @@ from tests.fakes import FakeEngine, raw
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
+_LONGEST_MS = 60_000
+expect.set_options(timeout=_LONGEST_MS)
 _CHROMIUM = os.environ.get("TEST_BROWSER") or next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
@@ -108,7 +110,7 @@ def make_page(browser: Browser, site: str) -> Iterator[Callable[..., Page]]:
             viewport={"width": width, "height": height}, reduced_motion="reduce", **options
         )
         page = context.new_page()
-        page.set_default_timeout(15_000)
+        page.set_default_timeout(_LONGEST_MS)
         complaints: list[str] = []
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))

@@ -260,6 +260,12 @@ def running(
         queue.close()
 
 
+def held(queue: Queue) -> int:
+    """How many objects wait for an analysis or lie dead, at one moment."""
+    counts = queue.counts
+    return counts.received + counts.dead
+
+
 def wait_until(queue: Queue, condition: Callable[[], bool]) -> None:
     """Until a step of the queue has made it so."""
     for _ in range(int(LONGEST_S / 0.02)):

@@ -107,9 +107,10 @@ def test_livez_and_metrics_say_how_it_is(tmp_path: Path, archive: Archive) -> No
 
         assert get("/livez") == (200, "ok\n")
         assert get("/elsewhere")[0] == 404
+        normal = 'spinexr_node_analyses_total{outcome="normal"} 1.0'
+        wait_until(queue, lambda: normal in get("/metrics")[1])  # counted after it is handed on
         _, metrics = get("/metrics")
         assert 'spinexr_node_objects_total{caller="CR1",outcome="received"} 1.0' in metrics
-        assert 'spinexr_node_analyses_total{outcome="normal"} 1.0' in metrics
         assert 'spinexr_node_waiting{destination="archive"} 0.0' in metrics
         assert "spinexr_node_letters 0.0" in metrics
         node._loops[0].stop()

@@ -96,7 +96,7 @@ def test_the_same_object_is_taken_twice_and_another_with_its_uid_is_not(tmp_path
         first, other = radiograph(0), radiograph(0, seed=1)
         assert send(node.port, first, first, other) == [0x0000, 0x0000, receiver.DIFFERS]
         assert send(node.port, other, caller="CR2") == [receiver.DIFFERS]
-        assert queue.counts.dead + queue.counts.received == 1
+        assert peers.held(queue) == 1
 
 
 def test_without_room_the_sender_hears_so_and_may_try_again(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_an_association_that_is_aborted_keeps_what_was_answered(tmp_path: Path) 
         with association(node.port) as found:
             assert found.send_c_store(radiograph()).Status == 0x0000
             found.abort()
-        assert queue.counts.dead + queue.counts.received == 1
+        assert peers.held(queue) == 1
         assert send(node.port, radiograph(1)) == [0x0000]
 
 
@@ -192,6 +192,9 @@ def test_whatever_else_speaks_to_the_port_is_hung_up_on(tmp_path: Path, data: by
             with contextlib.suppress(ConnectionResetError):
                 while raw.recv(1024):  # an A-ABORT, perhaps, and the end
                     pass
+        server: Any = node._receiver._server
+        ae = server.ae
+        ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = peers.LONGEST_S
         assert send(node.port, radiograph()) == [0x0000]
 
 
@@ -206,12 +209,14 @@ def test_a_silent_peer_is_hung_up_on_in_time(tmp_path: Path) -> None:
 
 
 def test_more_associations_than_allowed_are_rejected(tmp_path: Path) -> None:
-    with running(tmp_path, associations=2) as (node, _queue):
+    with running(tmp_path, associations=2) as (node, queue):
         with association(node.port) as a, association(node.port) as b:
             assert a.is_established
             assert b.is_established
             with association(node.port) as c:
                 assert c.is_rejected
+        server: Any = node._receiver._server
+        peers.wait_until(queue, lambda: not server.active_associations)
         assert send(node.port, radiograph()) == [0x0000]
 
 
@@ -286,7 +291,7 @@ def test_eight_callers_at_once_are_all_answered(tmp_path: Path) -> None:
         for thread in threads:
             thread.join()
         assert answers == dict.fromkeys(range(8), [0x0000] * 5)
-        assert queue.counts.received + queue.counts.dead == 40
+        assert peers.held(queue) == 40
 
 
 # --- TLS ------------------------------------------------------------------------------------------

@@ -138,9 +138,18 @@ class Service(Server):
         """What lies in the spool."""
         return [p for p in self.spool.iterdir() if p.name != ".gitkeep"]
 
-    def resident_mb(self) -> float:
-        """Proportional memory of the server and all it started, in MB of 1,000,000 bytes."""
-        return proportional_bytes(self.worker) / 1e6
+    def own_mb(self) -> float:
+        """Memory of the server and all it started that is no file's, in MB of 1,000,000 bytes.
+
+        What is a file's, libraries above all, is shared with whoever else has it mapped, so that
+        its share changes with what else runs.
+        """
+        total = 0
+        for each in (self.worker, *self.worker.children(recursive=True)):
+            with contextlib.suppress(OSError):
+                text = Path(f"/proc/{each.pid}/smaps_rollup").read_text(encoding="ascii")
+                total += sum(map(int, re.findall(r"^Pss_(?:Anon|Shmem): +(\d+) kB", text, re.M)))
+        return total * 1024 / 1e6
 
     def open_files(self) -> int:
         return int(self.worker.num_fds())

@@ -74,6 +74,7 @@ def test_silent_connections_hold_no_thread(small_weights: Path, tmp_path: Path) 
             held.enter_context(connected(service))
         with contextlib.closing(Client(service.port, timeout_s=4.0)) as client:
             assert client.get("/livez").status == 200
+        with contextlib.closing(service.client()) as client:
             assert client.post(EASY).status == 200
 
 

@@ -26,6 +26,7 @@ from tests.processes import ROOT, free_port
 from tests.robustness import scale
 from tests.robustness.service import Answer, Client, Service, multipart, running
 
+SOON_S = scale.pick(20.0, 1.0)  # the short form shares its cores with whatever else runs
 FILES = [builders.dicom(builders.pixels(160, 112, seed=n)) for n in range(4)]
 
 
@@ -145,7 +146,7 @@ def test_nothing_grows_with_the_number_of_requests(small_weights: Path, tmp_path
             if n == warm:
                 files, threads = service.open_files(), service.threads()
             if n >= warm and n % max(1, number // 60) == 0:
-                memory.append((n, service.resident_mb()))
+                memory.append((n, service.own_mb()))
         client.close()
         assert service.open_files() <= files + 2
         assert service.threads() <= threads + 2
@@ -171,10 +172,13 @@ def test_clients_that_go_away_while_they_send_leave_nothing(
             connection.sendall(head + body[: choose.randrange(len(body))])
     start = time.monotonic()
     assert client.get("/livez").status == 200
-    assert time.monotonic() - start < 1.0
+    assert time.monotonic() - start < SOON_S
     assert client.post(FILES[0]).status == 200
     assert service.leftovers() == []
-    assert service.open_files() <= files + 20  # connections that are being closed
+    ends = time.monotonic() + 60
+    while service.open_files() > files + 2 and time.monotonic() < ends:
+        time.sleep(0.05)  # connections are being closed
+    assert service.open_files() <= files + 2
 
 
 def test_a_slow_upload_is_cut_and_its_thread_freed(small_weights: Path, tmp_path: Path) -> None:
@@ -261,7 +265,7 @@ def test_300_slow_senders_behind_the_proxy_are_nobodys_trouble(
             with contextlib.closing(Client(port)) as client:
                 livez = client.get("/livez")
                 assert livez.status == 200
-                assert livez.seconds < 1.0
+                assert livez.seconds < SOON_S
                 assert client.post(FILES[0]).status == 200
     finally:
         for connection in slow:
@@ -280,7 +284,8 @@ def test_behind_the_proxy_metrics_are_not_for_the_outside(proxied: tuple[Service
 def test_an_end_in_the_middle_answers_everybody(small_weights: Path, tmp_path: Path) -> None:
     body = multipart(FILES[0])
     head = upload_head(body, b"Expect: 100-continue\r\n")
-    with running(small_weights, tmp_path, SPINEXR_QUEUE="16", SPINEXR_WEB_THREADS="20") as service:
+    with running(small_weights, tmp_path, SPINEXR_QUEUE="16", SPINEXR_WEB_THREADS="20",
+                 SPINEXR_GRACEFUL_TIMEOUT_S=scale.pick("60", "20")) as service:  # fmt: skip
         address = ("127.0.0.1", service.port)
         waiting = [socket.create_connection(address, timeout=60) for _ in range(16)]
         for connection in waiting:
@@ -301,6 +306,6 @@ def test_an_end_in_the_middle_answers_everybody(small_weights: Path, tmp_path: P
         seconds = time.monotonic() - start
     assert answers == [(200, "abnormal")] * 16
     assert status == 0, log
-    assert seconds <= 25.0
+    assert seconds <= scale.pick(65.0, 25.0)
     assert service.leftovers() == []
     scale.record("SIGTERM", in_flight=16, seconds=round(seconds, 1))
