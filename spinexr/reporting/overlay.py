@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
-from itertools import chain, pairwise
+from itertools import pairwise
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -283,25 +283,34 @@ def _place(
         (x1 + gap, y1 + gap),
         (x1 + gap, y2 - height - gap),
     ]
-    for x, y in chain(places, _anywhere(label, size, (x1, y1))):
+    for x, y in places:
         x = max(0, min(x, size[0] - width - 1))
         y = max(0, min(y, size[1] - height - 1))
         rect = (x, y, x + width, y + height)
         inside = x >= 0 and y >= 0 and rect[2] < size[0] and rect[3] < size[1]
         if inside and not any(_overlap(rect, other) for other in taken):
             return x, y
-    return None
+    return _nearest_free(label, size, (x1, y1), taken)
 
 
-def _anywhere(
-    label: tuple[int, int], size: tuple[int, int], near: tuple[int, int]
-) -> Iterable[tuple[int, int]]:
-    """Places all over the picture, the nearest first; sorted only where somebody asks."""
+def _nearest_free(
+    label: tuple[int, int], size: tuple[int, int], near: tuple[int, int], taken: list[_Rect]
+) -> tuple[int, int] | None:
+    """Of places all over the picture the nearest free one."""
     width, height = label
-    rows = range(0, max(1, size[1] - height), height + 2)
-    columns = range(0, max(1, size[0] - width), max(width // 2, 1))
-    places = [(x, y) for y in rows for x in columns]
-    yield from sorted(places, key=lambda p: abs(p[0] - near[0]) + abs(p[1] - near[1]))
+    rows = np.arange(0, size[1] - height, height + 2)
+    columns = np.arange(0, size[0] - width, max(width // 2, 1))
+    left, top, right, bottom = np.array(taken).T[:, :, None]
+    # Corners belong to the rectangle, as in `_overlap`.
+    in_rows = (rows <= bottom) & (top <= rows + height)
+    in_columns = (columns <= right) & (left <= columns + width)
+    covered = in_rows.T.astype(np.float32) @ in_columns.astype(np.float32)  # by so many
+    if covered.all():  # or there is no place at all
+        return None
+    distances = np.abs(rows - near[1])[:, None] + np.abs(columns - near[0])
+    distances[covered > 0] = np.iinfo(distances.dtype).max
+    y, x = np.unravel_index(distances.argmin(), distances.shape)
+    return int(columns[x]), int(rows[y])
 
 
 def _overlap(a: _Rect, b: _Rect) -> bool:

@@ -75,7 +75,8 @@ def register(app: Flask, tokens: Tokens | None) -> None:
         if request.method == "GET" and wants_page():
             return _see(url_for("access.login"))
         raise AccessError(
-            "Send an access token as “Authorization: Bearer …”, or log in on the page."
+            "Log in, once more where the login has ended; programs send an access token as "
+            "“Authorization: Bearer …”."
         )
 
 

@@ -43,3 +43,22 @@ def test_somebody_logs_in_reads_changes_the_window_and_logs_out(
         assert page.url == f"{address}/login"
         page.goto(address)
         assert page.url == f"{address}/login"
+
+
+def test_a_login_that_has_ended_is_said_and_leads_to_the_next(
+    browser: Browser, make_app: Callable[..., Flask], tmp_path: Path
+) -> None:
+    token = tokens.new()
+    file = tmp_path / "tokens"
+    file.write_text(tokens.line("ann", token), encoding="utf-8")
+    with served(make_app(tokens_file=file)) as address, browser.new_context() as context:
+        page = context.new_page()
+        page.goto(address)
+        page.fill("#token", token)
+        page.click("main button")
+        page.wait_for_selector(".drop-active")
+        context.clear_cookies()
+        acts.upload(page)
+        assert "where the login has ended" in page.locator("[role='alert']").inner_text()
+        page.get_by_role("link", name="Log in").click()
+        page.wait_for_url(f"{address}/login")

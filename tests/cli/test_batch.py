@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -18,7 +19,7 @@ from spinexr.batch.driver import Progress
 from spinexr.cli import main
 from spinexr.cli.batch import text_of
 from tests import builders
-from tests.processes import ROOT, environment, spinexr
+from tests.processes import ROOT, environment, free_port, spinexr
 
 
 @pytest.fixture
@@ -60,6 +61,31 @@ def test_a_batch_writes_a_table_a_page_and_pictures_and_goes_on_when_asked(
     (failure,) = pq.read_table(out / "failures.parquet").to_pylist()
     assert failure["code"] == "not_dicom"
     assert failure["address"] == str(radiographs / "none.dcm")
+
+
+def test_a_batch_runs_on_the_workers_of_a_cluster(
+    untrained_root: Path, radiographs: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("distributed", reason="requirements-dask.txt")
+    (radiographs / "none.dcm").write_bytes(b"nothing of the kind")
+    out, address = tmp_path / "out", f"tcp://127.0.0.1:{free_port()}"
+    with ExitStack() as cluster:
+        for part in (
+            ("scheduler", "--host", address),
+            ("worker", address, "--nthreads", "1", "--local-directory", str(tmp_path / "worker")),
+        ):
+            process = subprocess.Popen(
+                [sys.executable, "-m", "dask", *part, "--no-dashboard"],
+                cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            )  # fmt: skip
+            cluster.callback(process.wait)
+            cluster.callback(process.terminate)
+        done = spinexr("batch", radiographs, "--out", out, "--weights", untrained_root,
+                       "--dask", address)  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert pq.read_table(out / "results").num_rows == 3
+    (failure,) = pq.read_table(out / "failures.parquet").to_pylist()
+    assert failure["code"] == "not_dicom"
 
 
 def test_an_interrupted_batch_says_so_keeps_its_ledger_and_goes_on(

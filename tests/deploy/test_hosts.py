@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
+import shutil
+import subprocess
+import sys
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +16,7 @@ import pytest
 
 from spinexr.settings import Settings
 from tests.deploy import checks
-from tests.processes import ROOT
+from tests.processes import ROOT, environment
 
 # File, what judges it, and a change that must be found.
 FILES: dict[str, tuple[checks.Check, tuple[str, str]]] = {
@@ -135,6 +140,52 @@ def test_what_stops_it_waits_for_analyses_in_flight() -> None:
 def test_the_build_hooks_are_executable() -> None:
     for name in ("bin/pre_compile", "bin/post_compile", "bin/slim"):
         assert os.access(ROOT / name, os.X_OK)
+
+
+@pytest.fixture
+def slug(tmp_path: Path) -> Path:
+    """What the hooks find: the working copy, without what would strip this Python's packages."""
+    (tmp_path / "bin").mkdir()
+    for hook in ("pre_compile", "post_compile"):
+        shutil.copy(ROOT / "bin" / hook, tmp_path / "bin")
+    (tmp_path / "bin/slim").write_text("#!/bin/sh\ntouch slimmed\n")
+    (tmp_path / "bin/slim").chmod(0o755)
+    (tmp_path / "spinexr").symlink_to(ROOT / "spinexr")
+    for name in ("requirements.txt", "requirements-serve.lock"):
+        shutil.copy(ROOT / name, tmp_path)
+    return tmp_path
+
+
+def run(hook: str, slug: Path, **env: str) -> int:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(
+        [f"bin/{hook}"], cwd=slug, env=environment(PATH=path, **env), check=False
+    ).returncode
+
+
+def test_without_a_packed_archive_the_hooks_change_nothing(slug: Path) -> None:
+    before = sorted(slug.iterdir())
+    assert run("pre_compile", slug) == run("post_compile", slug) == 0
+    assert sorted(slug.iterdir()) == before
+    assert (slug / "requirements.txt").read_bytes() == (ROOT / "requirements.txt").read_bytes()
+
+
+def test_with_a_packed_archive_the_slug_serves_its_networks_without_torch(slug: Path) -> None:
+    packed = slug / "elsewhere.tar"
+    with tarfile.open(packed, "w") as tar:
+        tar.add(ROOT / "LICENSE", "engines/network.xml")
+    where = {"PACKED_URL": packed.as_uri()}
+    right = hashlib.sha256(packed.read_bytes()).hexdigest()
+    assert run("pre_compile", slug, **where) == 0
+    assert "torch==" not in (slug / "requirements.txt").read_text()
+
+    assert run("post_compile", slug, **where) != 0  # no hash
+    assert run("post_compile", slug, PACKED_SHA256="0" * 64, **where) != 0
+    assert not (slug / "engines").exists()
+    assert run("post_compile", slug, PACKED_SHA256=right, **where) == 0
+    assert (slug / "engines/network.xml").exists()
+    assert not (slug / "packed.tar").exists()
+    assert (slug / "slimmed").exists()
 
 
 def deployment() -> Any:

@@ -187,8 +187,17 @@ def proportional_bytes(process: psutil.Process) -> int:
 
 def peak_bytes(process: psutil.Process) -> int:
     """The most address space that a process has had."""
+    return _status_bytes(process, "VmPeak")
+
+
+def peak_resident_bytes(process: psutil.Process) -> int:
+    """The most memory that a process has had since it was told to forget the peak."""
+    return _status_bytes(process, "VmHWM")
+
+
+def _status_bytes(process: psutil.Process, name: str) -> int:
     status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
-    return 1024 * int(re.findall(r"^VmPeak:\s+(\d+) kB", status, re.MULTILINE)[0])
+    return 1024 * int(re.findall(rf"^{name}:\s+(\d+) kB", status, re.MULTILINE)[0])
 
 
 def multipart(data: bytes, name: str = "a.dcm") -> bytes:

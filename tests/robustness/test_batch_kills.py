@@ -75,6 +75,9 @@ def run(out: Path, sheet: Path, points: list[Point], address: str | None = None)
 def test_after_all_kills_every_input_has_one_row_or_one_named_failure(
     tmp_path: Path, sheet: Path, executor: str, request: pytest.FixtureRequest
 ) -> None:
+    """Seen failing where what a killed driver had under way is forgotten, where whoever was on
+    a worker that died is to blame (tools/weaken.py).
+    """
     address = None
     if executor == "dask":
         if not LONG:

@@ -44,6 +44,7 @@ def damaged(data: bytes) -> list[bytes]:
 
 
 def test_no_patient_and_no_file_name_is_left_anywhere(small_weights: Path, tmp_path: Path) -> None:
+    """Seen failing where the log names files (tools/weaken.py)."""
     audit = tmp_path / "audit.log"
     with (
         running(small_weights, tmp_path, SPINEXR_LOG_LEVEL="debug",

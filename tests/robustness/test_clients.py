@@ -44,7 +44,10 @@ def answer(raw: socket.socket) -> http.client.HTTPResponse:
 def test_chunks_that_are_none_are_no_fault_and_leave_no_trace(
     service: Service, path: str, status: int, body: str
 ) -> None:
-    """A sample needs no body, so it is answered."""
+    """A sample needs no body, so it is answered.
+
+    Seen failing where chunks that are none are a fault (tools/weaken.py).
+    """
     with connected(service) as raw:
         raw.sendall(
             f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAccept: application/json\r\n"
@@ -62,6 +65,7 @@ def test_chunks_that_are_none_are_no_fault_and_leave_no_trace(
 
 @pytest.mark.parametrize("header", ["Content-Length: 10", "Transfer-Encoding: chunked"])
 def test_a_probe_that_promises_a_body_holds_up_no_other(service: Service, header: str) -> None:
+    """Seen failing where a probe may bring a body (tools/weaken.py)."""
     with connected(service) as raw:
         raw.sendall(f"GET /livez HTTP/1.1\r\nHost: localhost\r\n{header}\r\n\r\n".encode())
         with contextlib.closing(Client(service.port, timeout_s=5.0)) as prober:
@@ -69,6 +73,7 @@ def test_a_probe_that_promises_a_body_holds_up_no_other(service: Service, header
 
 
 def test_silent_connections_hold_no_thread(small_weights: Path, tmp_path: Path) -> None:
+    """Seen failing where silence holds a thread (tools/weaken.py)."""
     with running(small_weights, tmp_path) as service, contextlib.ExitStack() as held:
         for _ in range(100):  # threads: 16
             held.enter_context(connected(service))
@@ -81,6 +86,7 @@ def test_silent_connections_hold_no_thread(small_weights: Path, tmp_path: Path) 
 def test_probes_are_answered_while_every_thread_waits_for_an_upload(
     small_weights: Path, tmp_path: Path
 ) -> None:
+    """Seen failing where probes wait with everybody else (tools/weaken.py)."""
     with running(small_weights, tmp_path) as service, contextlib.ExitStack() as held:
         for _ in range(Settings().web_threads):
             raw = held.enter_context(connected(service))
@@ -96,6 +102,7 @@ def test_probes_are_answered_while_every_thread_waits_for_an_upload(
 def test_more_connections_than_may_be_opened_wait_and_end_nothing(
     small_weights: Path, tmp_path: Path
 ) -> None:
+    """Seen failing where a server that may open no more files ends (tools/weaken.py)."""
     with running(small_weights, tmp_path) as service:
         process = psutil.Process(service.worker.pid)
         limits = process.rlimit(resource.RLIMIT_NOFILE)
@@ -115,6 +122,7 @@ def test_more_connections_than_may_be_opened_wait_and_end_nothing(
 def test_a_server_that_was_asked_to_end_is_not_ready_and_finishes_what_it_has(
     small_weights: Path, tmp_path: Path
 ) -> None:
+    """Seen failing where a server that is to end is ready (tools/weaken.py)."""
     with running(small_weights, tmp_path) as service, connected(service) as upload:
         body = b"".join(
             [b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.dcm"\r\n\r\n', EASY,
@@ -146,6 +154,7 @@ def test_a_server_that_was_asked_to_end_is_not_ready_and_finishes_what_it_has(
 def test_an_address_given_to_gunicorn_itself_needs_what_one_in_the_settings_needs(
     small_weights: Path, tmp_path: Path, arguments: list[str]
 ) -> None:
+    """Seen failing where an address on gunicorn's command line is let pass (tools/weaken.py)."""
     words = [a.format(port=free_port()) for a in arguments]
     done = subprocess.run(
         [sys.executable, "-m", "gunicorn", *words, "app:app"],

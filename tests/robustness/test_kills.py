@@ -44,6 +44,7 @@ def busy_reader(service: Service) -> psutil.Process:
 def test_a_killed_decoder_costs_one_request_and_no_other(
     small_weights: Path, tmp_path: Path
 ) -> None:
+    """Seen failing where a lost reader is said to be a fault (tools/weaken.py)."""
     number = scale.pick(4, 50)
     # With two readers, one stays for others while the other one dies.
     with (
@@ -66,6 +67,7 @@ def test_a_killed_decoder_costs_one_request_and_no_other(
 def test_a_killed_server_starts_again_and_leaves_nothing(
     small_weights: Path, tmp_path: Path
 ) -> None:
+    """Seen failing where spool files outlive a killed server (tools/weaken.py)."""
     times = []
     killed = []
     for _ in range(scale.pick(2, 10)):
@@ -97,6 +99,7 @@ def test_a_killed_server_starts_again_and_leaves_nothing(
 def test_a_decoder_that_crashes_is_a_refusal(
     small_weights: Path, tmp_path: Path, name: str
 ) -> None:
+    """Seen failing where files are read in the server itself (tools/weaken.py)."""
     with (
         running(small_weights, tmp_path, SPINEXR_READER_TIMEOUT_S="60",
                 SPINEXR_READER_MEMORY_MB="1024") as service,

@@ -105,7 +105,10 @@ def crowd(
 def test_under_load_each_accepted_request_has_the_answer_it_has_alone(
     small_weights: Path, tmp_path: Path, name: str, clients: int, patient: bool
 ) -> None:
-    """32 clients, then four times as many that do not wait."""
+    """32 clients, then four times as many that do not wait.
+
+    Seen failing where an answer is somebody else's (tools/weaken.py).
+    """
     seconds = scale.pick(12.0, 600.0 if name == "full" else 120.0)
     outcomes: Counter[str] = Counter()
     lock = threading.Lock()
@@ -135,6 +138,7 @@ def test_under_load_each_accepted_request_has_the_answer_it_has_alone(
 
 
 def test_nothing_grows_with_the_number_of_requests(small_weights: Path, tmp_path: Path) -> None:
+    """Seen failing where each image is kept (tools/weaken.py)."""
     number = scale.pick(300, 10_000)
     warm = number // 3
     memory: list[tuple[int, float]] = []
@@ -163,6 +167,9 @@ def test_nothing_grows_with_the_number_of_requests(small_weights: Path, tmp_path
 def test_clients_that_go_away_while_they_send_leave_nothing(
     service: Service, client: Client
 ) -> None:
+    """Seen failing where spool files have names and stay until the next start
+    (tools/weaken.py).
+    """
     body = multipart(builders.dicom(builders.pixels(800, 600)))
     head = upload_head(body)
     choose = random.Random(0)  # noqa: S311
@@ -182,6 +189,7 @@ def test_clients_that_go_away_while_they_send_leave_nothing(
 
 
 def test_a_slow_upload_is_cut_and_its_thread_freed(small_weights: Path, tmp_path: Path) -> None:
+    """Seen failing where uploads have no clock (tools/weaken.py)."""
     body = multipart(FILES[0])
     head = upload_head(body)
     with running(small_weights, tmp_path, SPINEXR_UPLOAD_TIMEOUT_S="1", SPINEXR_QUEUE="1",
@@ -201,6 +209,7 @@ def test_a_slow_upload_is_cut_and_its_thread_freed(small_weights: Path, tmp_path
 
 
 def test_a_head_that_does_not_end_is_not_waited_for(small_weights: Path, tmp_path: Path) -> None:
+    """Seen failing where heads have no clock (tools/weaken.py)."""
     with running(small_weights, tmp_path, SPINEXR_QUEUE="1", SPINEXR_WEB_THREADS="2") as service:
         slow = [socket.create_connection(("127.0.0.1", service.port), timeout=60) for _ in "12"]
         for connection in slow:
@@ -252,6 +261,7 @@ def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
 def test_300_slow_senders_behind_the_proxy_are_nobodys_trouble(
     proxied: tuple[Service, int],
 ) -> None:
+    """Seen failing where the proxy hands on what has not arrived (tools/weaken.py)."""
     service, port = proxied
     body = multipart(FILES[0])
     head = upload_head(body)
@@ -282,6 +292,7 @@ def test_behind_the_proxy_metrics_are_not_for_the_outside(proxied: tuple[Service
 
 
 def test_an_end_in_the_middle_answers_everybody(small_weights: Path, tmp_path: Path) -> None:
+    """Seen failing where an end does not wait (tools/weaken.py)."""
     body = multipart(FILES[0])
     head = upload_head(body, b"Expect: 100-continue\r\n")
     with running(small_weights, tmp_path, SPINEXR_QUEUE="16", SPINEXR_WEB_THREADS="20",

@@ -35,6 +35,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_is_507_until_there_is_room(small_weights: Path, disk: Path) -> None:
+    """Seen failing where what cannot be kept is a fault (tools/weaken.py)."""
     large = builders.dicom(builders.pixels(1200, 900))
     assert len(large) > 2**20
     with running(small_weights, disk) as service, contextlib.closing(service.client()) as client:
@@ -51,6 +52,7 @@ def test_a_full_disk_is_507_until_there_is_room(small_weights: Path, disk: Path)
 def test_a_disk_that_became_read_only_is_507_until_it_can_be_written(
     small_weights: Path, disk: Path
 ) -> None:
+    """Seen failing where a disk that became read-only is a fault (tools/weaken.py)."""
     with running(small_weights, disk) as service, contextlib.closing(service.client()) as client:
         remount(disk, "ro")
         refused = client.post(EASY)
@@ -67,6 +69,9 @@ def remount(disk: Path, mode: str) -> None:
 def test_without_file_descriptors_it_is_busy_and_recovers(
     small_weights: Path, tmp_path: Path
 ) -> None:
+    """Seen failing where what cannot be opened for lack of descriptors has no room
+    (tools/weaken.py).
+    """
     with (
         running(small_weights, tmp_path) as service,
         contextlib.closing(service.client()) as client,

@@ -106,6 +106,7 @@ _LOADED = scale.pick(
 def test_a_broken_bundle_is_named_and_never_answers(
     small_weights: Path, tmp_path: Path, case: str, hashes: bool
 ) -> None:
+    """Seen failing where detectors or classifiers are unpickled as they come (tools/weaken.py)."""
     damage, file = CASES[case]
     root = tmp_path / "weights"
     shutil.copytree(small_weights, root)
