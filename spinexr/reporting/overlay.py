@@ -300,7 +300,7 @@ def _nearest_free(
     width, height = label
     rows = np.arange(0, size[1] - height, height + 2)
     columns = np.arange(0, size[0] - width, max(width // 2, 1))
-    left, top, right, bottom = np.array(taken).T[:, :, None]
+    left, top, right, bottom = np.array(taken).reshape(-1, 4).T[:, :, None]
     # Corners belong to the rectangle, as in `_overlap`.
     in_rows = (rows <= bottom) & (top <= rows + height)
     in_columns = (columns <= right) & (left <= columns + width)

@@ -130,6 +130,16 @@ def test_labels_do_not_cover_each_other(monkeypatch: pytest.MonkeyPatch) -> None
     assert painted.max() == 1
 
 
+@pytest.mark.parametrize(("rows", "columns"), [(64, 64), (600, 64), (64, 400), (64, 110)])
+def test_a_picture_too_small_for_its_labels_does_without_some(
+    rows: int, columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    same = [finding((2, 2, 12, 12), index=n % 7) for n in range(60)]
+    labels = placed_labels(with_findings(*same, rows=rows, columns=columns), monkeypatch)
+    assert len(labels) < 60
+    assert all(x2 < columns and y2 < rows for _, _, x2, y2 in labels)
+
+
 def test_lines_and_text_grow_with_the_image() -> None:
     small = overlay._Style.for_size(300, 400)
     large = overlay._Style.for_size(3000, 4000)
