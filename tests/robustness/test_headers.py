@@ -68,7 +68,7 @@ def test_any_header_ends_in_an_analysis_or_a_typed_refusal(
     predictor: Predictor, attributes: dict[str, Any], syntax: str, photometric: Photometric,
     bits: int,
 ) -> None:  # fmt: skip
-    """Seen failing where an odd header is a fault (tools/weaken.py)."""
+    """Seen failing where a header that its pixels contradict is a fault (tools/weaken.py)."""
     try:
         data = builders.dicom(
             builders.pixels(bits=bits), transfer_syntax=builders.LOSSLESS[syntax],
