@@ -31,8 +31,8 @@ def analyse(
     """Analyse one radiograph.
 
     Args:
-        data: the bytes of one DICOM file, or what reads them when its turn has come: files that
-            wait need not lie in memory.
+        data: the bytes of one DICOM file, or what reads them, called once, when its turn has
+            come: files that wait need not lie in memory.
         max_pixels: rows × columns may not exceed this.
         detect: when the lesion detector runs.
         allow_other_body_part: go on when the header names another body part than the spine.

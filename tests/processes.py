@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -31,20 +32,32 @@ def environment(**changes: str) -> dict[str, str]:
     return kept | {"SPINEXR_ENGINES": _ENGINES} | changes
 
 
-# Below those that the system gives to whoever asks for any; others for each process of xdist, and
-# mostly for another run beside this one.
-_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-_PORTS = itertools.cycle(range(15_000 + 2_000 * _WORKER + 100 * (os.getpid() % 20), 32_000))
+# Below those that Linux gives to whoever asks for any; others for each process of xdist, and mostly
+# for another run beside this one.
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
+_OWN_PORTS = 2_000
+_PORTS = itertools.count(100 * (os.getpid() % 20))
 
 
 def free_port() -> int:
     """A port nobody listens on now, and that nobody is given who does not ask for it."""
-    for port in _PORTS:
+    for n in itertools.islice(_PORTS, _OWN_PORTS):
+        port = 15_000 + _OWN_PORTS * _WORKER + n % _OWN_PORTS
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", port))
             return port
-    raise AssertionError
+    raise AssertionError("all ports are taken")
+
+
+def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
+    """Until the process listens."""
+    deadline = time.monotonic() + _LONGEST_START_S
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"nobody listens on {port} (exit status {process.poll()})")
 
 
 def spinexr(*arguments: str | Path, **env: str) -> subprocess.CompletedProcess[str]:

@@ -123,8 +123,8 @@ def train(
 
     Raises:
         ConfigurationError: `initial` or `teacher` does not hold its architecture.
-        TrainingError: a loss that is not a number, a full disk, a device that went away, a run
-            that does not fit; the last good checkpoint is kept.
+        TrainingError: a loss or an answer that is not a number, a full disk, a device that went
+            away, a run that does not fit; the last good checkpoint is kept.
     """
     where = pick_device(device)
     torch.set_num_threads(available_threads())
@@ -186,7 +186,7 @@ def best(architecture: str, folder: RunFolder) -> nn.Module:
     Raises:
         TrainingError: its checkpoint is missing or damaged.
     """
-    network: nn.Module = _best(architecture, folder).network
+    network: nn.Module = _best(architecture, folder)[0].network
     return network.eval()
 
 
@@ -277,7 +277,7 @@ class _Loop:
         """An epoch, with a device that fails in it named.
 
         Raises:
-            TrainingError: the device failed, or a loss is not a number.
+            TrainingError: the device failed, or a loss or an answer is not a number.
         """
         try:
             return self.run_epoch(training, validation, progress)
@@ -388,20 +388,21 @@ def _given(checkpoint: Path, architecture: str) -> nn.Module:
     return network
 
 
-def _best(architecture: str, folder: RunFolder) -> Learner:
-    learner = Learner(architecture)
-    learner.load_state_dict(folder.load(BEST)["averaged"])
-    return learner
+def _best(architecture: str, folder: RunFolder) -> tuple[Learner, int]:
+    """The learner of the best epoch, and which that is, from 1."""
+    learner, kept = Learner(architecture), folder.load(BEST)
+    learner.load_state_dict(kept["averaged"])
+    return learner, kept["epoch"]
 
 
 def _judged(
     architecture: str, folder: RunFolder, validation: Examples, options: ClassifierOptions,
     device: torch.device, epochs: int,
 ) -> Trained:  # fmt: skip
-    learner: Any = _best(architecture, folder)
+    learner, epoch = _best(architecture, folder)
     raw = _logits(
         learner.to(device), validation, device, options.size, exact=True,
-        batch=min(_AT_ONCE, options.batch), epoch=epochs,
+        batch=min(_AT_ONCE, options.batch), epoch=epoch,
     )  # fmt: skip
     fitted = calibration.fit(raw, validation.abnormal)
     logits = fitted.apply(raw)
@@ -462,7 +463,11 @@ def _logits(
     batch: int,
     epoch: int,
 ) -> npt.NDArray[np.float64]:
-    """Logits of images as they are, without augmentation, in order; `exact` as when serving."""
+    """Logits of images as they are, without augmentation, in order; `exact` as when serving.
+
+    Raises:
+        TrainingError: an answer of the network, which is that of `epoch`, is not a number.
+    """
     learner.eval()
     found = []
     for n in range(0, len(examples), batch):
@@ -473,8 +478,8 @@ def _logits(
     logits = np.concatenate(found).astype(np.float64)
     if not np.isfinite(logits).all():
         raise TrainingError(
-            f"After epoch {epoch} the network answers validation images with values that are not "
-            "numbers. The checkpoints of earlier epochs are kept; start again with a lower "
+            f"The network of epoch {epoch} answers validation images with values that are not "
+            "numbers. The checkpoints of other epochs are kept; start again with a lower "
             "--learning-rate."
         )
     return logits

@@ -13,8 +13,6 @@ for every place. Networks that learn slowly from few images come far in a fracti
 from __future__ import annotations
 
 import contextlib
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,6 +28,7 @@ torch_runtime.prepare()
 
 import timm  # noqa: E402  (the runtime must be prepared first)
 from huggingface_hub import constants as hub  # noqa: E402  (timm brings it)
+from huggingface_hub import get_session  # noqa: E402
 
 STRIDES = (8, 16, 32)
 _COVER = 0.3  # share of a cell, or of the box, that must be shared
@@ -54,7 +53,7 @@ class Learner(nn.Module):
         self.initial = "random"
         self.network: Any = None
         if pretrained:
-            _ask_hub_once()
+            _go_offline_without_hub()
             # The hub raises a dozen kinds of errors without a network, and none of them matters.
             with contextlib.suppress(Exception):
                 self.network = timm.create_model(architecture, pretrained=True, num_classes=1)
@@ -126,17 +125,17 @@ def cells_with_boxes(boxes: Sequence[Boxes], rows: int, columns: int) -> Tensor:
     return torch.from_numpy(target)
 
 
-def _ask_hub_once() -> None:
+def _go_offline_without_hub() -> None:
     """Where the hub cannot be reached its client is told so, and looks in its cache alone.
 
     Left to itself it asks a dozen times for every network, for 45 seconds and with as many lines.
     """
-    try:
-        urllib.request.urlopen(hub.ENDPOINT, timeout=_HUB_TIMEOUT_S).close()  # noqa: S310  (http)
-    except urllib.error.HTTPError:
-        pass  # an answer
-    except OSError:
-        hub.HF_HUB_OFFLINE = True
+    if not hub.HF_HUB_OFFLINE:
+        try:
+            get_session().head(hub.ENDPOINT, timeout=_HUB_TIMEOUT_S)  # any status is an answer
+        # As above: addresses that are none, proxies, certificates, silence, …
+        except Exception:
+            hub.HF_HUB_OFFLINE = True
 
 
 def _begin_with_shortcuts(network: nn.Module) -> None:

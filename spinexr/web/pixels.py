@@ -18,7 +18,7 @@ def stored_values() -> Response:
     # Pixels are read in the places of analyses: what holds for those holds for their memory.
     with state().models.predictor().place(timeout_s=settings.request_timeout_s):
         radiograph = state().read(
-            wanted.read(),
+            wanted.contents(),
             max_pixels=settings.max_pixels,
             allow_other_body_part=wanted.allow_other_body_part,
         )

@@ -40,7 +40,7 @@ _YES, _NO = ("1", "true", "on", "yes"), ("", "0", "false", "off", "no")
 class Upload:
     """What a client asks for."""
 
-    read: Callable[[], bytes]
+    contents: Callable[[], bytes]  # once, before the request ends
     detect: DetectPolicy
     allow_other_body_part: bool
     activation: bool
@@ -54,7 +54,7 @@ def upload() -> Response:
     state().models.predictor()  # a file is not heard out for models that are not there
     wanted = parse(request, settings.max_upload_bytes, settings.detect_policy)
     analysis = analysed(
-        wanted.read, detect=wanted.detect, allow_other_body_part=wanted.allow_other_body_part
+        wanted.contents, detect=wanted.detect, allow_other_body_part=wanted.allow_other_body_part
     )
     return answer(
         analysis,
@@ -149,7 +149,7 @@ def parse(request: Request, max_bytes: int, default_detect: DetectPolicy) -> Upl
         raise too_large()
     file.stream.seek(0)
     return Upload(
-        read=file.stream.read,
+        contents=file.stream.read,
         detect=DetectPolicy(detect) if detect else default_detect,
         allow_other_body_part=allow,
         activation=activation,

@@ -34,7 +34,7 @@ export async function savePng({ viewer, answer, numbers, headline }) {
   canvas.width = columns;
   canvas.height = rows + Math.round((wrapped.length * 1.4 + 1) * text);
   context.drawImage(grey, 0, 0);
-  for (const number of numbers) {
+  for (const number of [...numbers].reverse()) { // the most confident last, so that they lie on top
     drawBox(context, viewer.root, number, answer.detection.findings[number - 1], side, text);
   }
   context.fillStyle = "#101216";

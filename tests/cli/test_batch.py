@@ -8,7 +8,8 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -19,7 +20,7 @@ from spinexr.batch.driver import Progress
 from spinexr.cli import main
 from spinexr.cli.batch import text_of
 from tests import builders
-from tests.processes import ROOT, environment, free_port, spinexr
+from tests.processes import ROOT, environment, free_port, spinexr, wait_for_port
 
 
 @pytest.fixture
@@ -63,25 +64,36 @@ def test_a_batch_writes_a_table_a_page_and_pictures_and_goes_on_when_asked(
     assert failure["address"] == str(radiographs / "none.dcm")
 
 
+@contextmanager
+def dask(*arguments: str | Path) -> Iterator[subprocess.Popen[bytes]]:
+    """`dask …` until the end of the block."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dask", *map(str, arguments), "--dashboard-address", "127.0.0.1:0"],
+        cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
 def test_a_batch_runs_on_the_workers_of_a_cluster(
     untrained_root: Path, radiographs: Path, tmp_path: Path
 ) -> None:
     pytest.importorskip("distributed", reason="requirements-dask.txt")
     (radiographs / "none.dcm").write_bytes(b"nothing of the kind")
-    out, address = tmp_path / "out", f"tcp://127.0.0.1:{free_port()}"
-    with ExitStack() as cluster:
-        for part in (
-            ("scheduler", "--host", address),
-            ("worker", address, "--nthreads", "1", "--local-directory", str(tmp_path / "worker")),
-        ):
-            process = subprocess.Popen(
-                [sys.executable, "-m", "dask", *part, "--no-dashboard"],
-                cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            )  # fmt: skip
-            cluster.callback(process.wait)
-            cluster.callback(process.terminate)
-        done = spinexr("batch", radiographs, "--out", out, "--weights", untrained_root,
-                       "--dask", address)  # fmt: skip
+    out, port = tmp_path / "out", free_port()
+    address, scratch = f"tcp://127.0.0.1:{port}", tmp_path / "worker"
+    with dask("scheduler", "--host", address) as scheduler:
+        wait_for_port(port, scheduler)
+        with dask("worker", address, "--nthreads", "1", "--local-directory", scratch):
+            done = spinexr("batch", radiographs, "--out", out, "--weights", untrained_root,
+                           "--dask", address)  # fmt: skip
     assert done.returncode == 1, done.stderr
     assert pq.read_table(out / "results").num_rows == 3
     (failure,) = pq.read_table(out / "failures.parquet").to_pylist()

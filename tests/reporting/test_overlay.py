@@ -137,7 +137,14 @@ def test_a_picture_too_small_for_its_labels_does_without_some(
     same = [finding((2, 2, 12, 12), index=n % 7) for n in range(60)]
     labels = placed_labels(with_findings(*same, rows=rows, columns=columns), monkeypatch)
     assert len(labels) < 60
-    assert all(x2 < columns and y2 < rows for _, _, x2, y2 in labels)
+    painted = np.zeros((rows, columns), int)
+    for x1, y1, x2, y2 in labels:
+        assert 0 <= x1 < x2 < columns
+        assert 0 <= y1 < y2 < rows
+        painted[y1 : y2 + 1, x1 : x2 + 1] += 1
+    assert painted.max() <= 1
+    # Such as "Osteophytes 0.90" are wider than 64 pixels.
+    assert bool(labels) is (columns > 64)
 
 
 def test_lines_and_text_grow_with_the_image() -> None:

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 
 from tests import builders
-from tests.processes import ROOT, free_port
+from tests.processes import ROOT, free_port, wait_for_port
 from tests.robustness import scale
 from tests.robustness.service import Answer, Client, Service, multipart, running
 
@@ -241,21 +241,12 @@ def proxied(small_weights: Path, tmp_path: Path) -> Iterator[tuple[Service, int]
             [program, "-e", "stderr", "-c", str(config)], stderr=subprocess.DEVNULL
         )
         try:
-            wait_for(port, nginx)
+            wait_for_port(port, nginx)
             yield service, port
         finally:
             nginx.terminate()
             nginx.wait(timeout=30)
     assert not [p for p in (tmp_path / "bodies").rglob("*") if p.is_file()]
-
-
-def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
-    """Until somebody listens."""
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline and process.poll() is None:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
-            return
-    raise AssertionError(f"nginx does not listen (exit status {process.poll()})")
 
 
 def test_300_slow_senders_behind_the_proxy_are_nobodys_trouble(

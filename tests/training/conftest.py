@@ -10,6 +10,7 @@ import torch
 
 @pytest.fixture(autouse=True)
 def as_before() -> Iterator[None]:
+    """Threads and denormal numbers as they were."""
     threads = torch.get_num_threads()
     yield
     torch.set_flush_denormal(False)

@@ -14,6 +14,7 @@ import pytest
 from safetensors.torch import save
 
 from spinexr.training import networks
+from tests.processes import ROOT
 
 ARCHITECTURE = "test_resnet"  # timm's smallest
 BEGIN = (
@@ -24,14 +25,21 @@ BEGIN = (
 
 
 def begin(endpoint: str, cache: Path) -> subprocess.CompletedProcess[str]:
+    """What weights a network begins with, and their mean in its first layer, in a process."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("HF_", "HUGGINGFACE_", "TRANSFORMERS_"))
+        and not name.lower().endswith("_proxy")
+    }
     environment = {
-        **os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(cache), "NO_PROXY": "127.0.0.1",
+        **kept, "HF_ENDPOINT": endpoint, "HF_HOME": str(cache),
         "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_XET": "1",
     }  # fmt: skip
-    environment.pop("HF_HUB_OFFLINE", None)
     return subprocess.run(
-        [sys.executable, "-c", BEGIN], env=environment, capture_output=True, text=True, check=True
-    )
+        [sys.executable, "-c", BEGIN],
+        cwd=ROOT, env=environment, capture_output=True, text=True, check=True, timeout=120,
+    )  # fmt: skip
 
 
 @pytest.fixture
@@ -44,17 +52,18 @@ def hub() -> Iterator[str]:
     weights = save(network.state_dict())
 
     class Hub(BaseHTTPRequestHandler):
-        def do_HEAD(self) -> None:
+        def do_HEAD(self) -> bool:
             found = self.path == "/" or self.path.endswith("/resolve/main/model.safetensors")
             self.send_response(200 if found else 404)
             self.send_header("ETag", '"0123456789abcdef"')
             self.send_header("X-Repo-Commit", "0" * 40)
             self.send_header("Content-Length", str(len(weights)))
             self.end_headers()
+            return found
 
         def do_GET(self) -> None:
-            self.do_HEAD()
-            self.wfile.write(weights)
+            if self.do_HEAD():
+                self.wfile.write(weights)
 
         def log_message(self, *_: object) -> None:
             pass

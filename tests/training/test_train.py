@@ -181,7 +181,7 @@ def test_answers_that_are_no_numbers_after_an_epoch_name_it(
     monkeypatch.setattr(
         classifier, "resized", lambda _pixels, size: np.full((size, size), np.nan, np.float32)
     )
-    with pytest.raises(TrainingError, match=r"After epoch 1 .* start again with a lower"):
+    with pytest.raises(TrainingError, match=r"network of epoch 1 .* start again with a lower"):
         train()
 
 
