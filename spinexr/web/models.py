@@ -91,14 +91,14 @@ class Models:
             self._outcome = self._load()
         except ModelsNotReadyError as e:
             message = _with_shortage(e.message)
-            _log.error("models not ready", why=message)
             self._outcome = ModelsNotReadyError(message, e.problems)
+            _log.error("models not ready", why=message)
         # Anything else is a fault of this program; the server must still say that it is not ready.
         except Exception as e:
-            _log.exception("models not ready: loading failed")
             message = f"The models cannot be loaded: {type(e).__name__}. The log says more."
             message = _with_shortage(message)
             self._outcome = ModelsNotReadyError(message, [Problem("load_failed", message)])
+            _log.exception("models not ready: loading failed")
         else:
             _log.info(
                 "models ready",

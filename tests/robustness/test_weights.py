@@ -113,8 +113,10 @@ def test_a_broken_bundle_is_named_and_never_answers(
     damage(root)
     if not hashes:  # what a stranger's manifest would say: nothing, or what fits
         forget_hashes(root)
-    with contextlib.closing(Unready(root, tmp_path, "auto" if hashes else "torch")) as service:
-        client = Client(service.port)
+    with (
+        contextlib.closing(Unready(root, tmp_path, "auto" if hashes else "torch")) as service,
+        contextlib.closing(Client(service.port)) as client,
+    ):
         health = client.get("/health")
         assert health.status == 503
         problems = health.document["problems"]
@@ -125,7 +127,6 @@ def test_a_broken_bundle_is_named_and_never_answers(
             assert (answer.status, answer.code) == (503, "models_not_ready")
         assert client.get("/readyz").status == 503
         assert client.get("/livez").status == 200
-        client.close()
     assert not (root / "ran").exists()
 
 
