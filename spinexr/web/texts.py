@@ -9,7 +9,9 @@ def for_scripts() -> dict[str, str]:
     """By the key that the scripts know them by."""
     return {
         "abnormal": gettext("Abnormal"),
+        "again": gettext("Try again"),
         "analysing": gettext("Analysing. This takes a moment."),
+        "anyway": gettext("Analyse anyway"),
         "at_detector": gettext("at the detector"),
         "busy": gettext("The server is busy; waiting."),
         "by_hand": gettext("By hand"),

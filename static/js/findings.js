@@ -18,11 +18,17 @@ export function linkFindings(result, viewer, findings) {
       viewer.show(findings[number - 1].box);
       viewer.root.scrollIntoView({ block: "nearest" }); // on a phone it is far above the table
     };
+    box.addEventListener("choose", () => {
+      row.focus({ preventScroll: true });
+      viewer.hint(box.querySelector("title").textContent); // the table may be far below
+    });
+    box.setAttribute("role", "button");
     row.tabIndex = 0;
     row.addEventListener("click", show);
     for (const element of [row, box]) {
       element.addEventListener("keydown", (event) => {
-        if (event.key === "Enter") {
+        if (event.key === "Enter" || event.key === " ") {
+          event.preventDefault(); // of scrolling
           show();
         }
       });
@@ -71,12 +77,15 @@ function linkLayers(result) {
       heat.style.opacity = opacity.value / 100;
     });
   }
-  swipe?.addEventListener("input", () => {
-    const right = 100 - swipe.value;
-    for (const layer of result.querySelectorAll(".layer")) {
-      layer.style.clipPath = right ? `inset(0 ${right}% 0 0)` : "";
-    }
-    divider.hidden = !right;
-    divider.style.left = `${swipe.value}%`;
-  });
+  if (swipe) {
+    swipe.closest("label").hidden = false;
+    swipe.addEventListener("input", () => {
+      const right = 100 - swipe.value;
+      for (const layer of result.querySelectorAll(".layer")) {
+        layer.style.clipPath = right ? `inset(0 ${right}% 0 0)` : "";
+      }
+      divider.hidden = !right;
+      divider.style.left = `${swipe.value}%`;
+    });
+  }
 }

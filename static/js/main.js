@@ -4,7 +4,7 @@
 import { complaint } from "./files.js";
 import { linkFindings, shownFindings } from "./findings.js";
 import { saveJson, saveObject, savePng } from "./save.js";
-import { analyse, fetchObject, fetchPixels } from "./server.js";
+import { analyse, fetchObject, fetchPixels, withOtherBodyPart } from "./server.js";
 import { remember } from "./settings.js";
 import { say } from "./texts.js";
 import { Viewer } from "./viewer.js";
@@ -73,6 +73,20 @@ function enhance(main, source) {
       send(sample.action, new FormData(), { file, options: [] }, statusOf(main));
     });
   }
+  const anyway = main.querySelector("[data-action='anyway']");
+  if (anyway && source) {
+    anyway.hidden = false;
+    anyway.addEventListener("click", async () => {
+      const [file, options] = [await source.file(), withOtherBodyPart(source.options)];
+      const form = new FormData();
+      for (const [name, value] of [...options, ["file", file]]) {
+        form.set(name, value);
+      }
+      anyway.disabled = true;
+      await send(document.body.dataset.upload, form, { file: async () => file, options }, statusOf(main));
+      anyway.disabled = false;
+    });
+  }
   const result = main.querySelector(".result");
   if (result) {
     enhanceResult(result, source);
@@ -87,6 +101,7 @@ function enhanceResult(result, source) {
   });
   linkFindings(result, viewer, answer.detection.findings);
   const downloads = result.querySelector("[data-role='downloads']");
+  const trouble = result.querySelector("[data-role='download-trouble']");
   downloads.hidden = false;
   for (const button of downloads.querySelectorAll("[data-action='save-png'], [data-action='save-dicom']")) {
     button.disabled = !source;
@@ -99,21 +114,23 @@ function enhanceResult(result, source) {
       window.print();
     } else if (action === "save-png") {
       const headline = result.querySelector("h1").textContent;
-      savePng({ viewer, answer, numbers: shownFindings(result), headline });
+      savePng({ viewer, answer, numbers: shownFindings(result), headline }).then((saved) => {
+        trouble.textContent = saved ? "" : say("no_pixels");
+      });
     } else if (action === "save-dicom") {
-      fetchAndSave(event.target, source, viewer);
+      fetchAndSave(event.target, source, trouble);
     }
   });
 }
 
-async function fetchAndSave(button, source, viewer) {
+async function fetchAndSave(button, source, trouble) {
   const kind = button.dataset.object;
   button.disabled = true;
   try {
     saveObject(await fetchObject(await source.file(), source.options, kind), kind);
-    viewer.hint("");
+    trouble.textContent = "";
   } catch (error) {
-    viewer.hint(error.userMessage ?? say("no_object"));
+    trouble.textContent = error.userMessage ?? say("no_object");
   }
   button.disabled = false;
 }

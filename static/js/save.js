@@ -12,11 +12,11 @@ export function saveObject(bytes, kind) {
 }
 
 // The image at full size through the present window, the boxes shown at present, and the answer
-// in words below.
+// in words below. Whether that could be done.
 export async function savePng({ viewer, answer, numbers, headline }) {
   const picture = await viewer.load();
   if (!picture) {
-    return;
+    return false;
   }
   const { rows, columns } = picture.head;
   const grey = document.createElement("canvas");
@@ -44,6 +44,7 @@ export async function savePng({ viewer, answer, numbers, headline }) {
   wrapped.forEach((line, n) => context.fillText(line, text, rows + text * (1.6 + 1.4 * n)));
   const blob = await new Promise((done) => canvas.toBlob(done, "image/png"));
   save(blob, "spinexr-annotated.png");
+  return true;
 }
 
 function drawBox(context, root, number, finding, side, text) {

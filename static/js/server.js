@@ -33,6 +33,11 @@ async function fetchBytes(address, file, options, type) {
   return answer.body;
 }
 
+// The options of a file that is to be analysed whatever part of the body it names.
+export function withOtherBodyPart(options) {
+  return [...options.filter(([name]) => name !== "allow_other_body_part"), ["allow_other_body_part", "1"]];
+}
+
 function post(action, form, accept, responseType, onProgress = () => {}) {
   return new Promise((done, failed) => {
     const request = new XMLHttpRequest();

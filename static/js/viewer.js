@@ -168,6 +168,8 @@ export class Viewer {
     this.$stage.focus({ preventScroll: true });
     this.$stage.setPointerCapture(event.pointerId);
     this.pointers.set(event.pointerId, event);
+    this.pressed = event;
+    this.box = this.pointers.size === 1 ? event.target.closest("g[data-finding]") : null;
     if (this.pointers.size === 2 && this.gesture !== "pan") {
       // A second finger: what the first one began is a pinch.
       this.panzoom.handleDown([...this.pointers.values()][0]);
@@ -179,7 +181,6 @@ export class Viewer {
     } else {
       this.gesture = this.tool;
       if (this.tool === "measure") {
-        this.pressed = event;
         this.from = this.ended ? this.toImage(event) : this.from;
         this.measure(this.from, this.toImage(event));
       } else {
@@ -219,13 +220,16 @@ export class Viewer {
     if (!this.pointers.delete(event.pointerId)) {
       return;
     }
+    const { clientX, clientY } = this.pressed;
+    const clicked = Math.hypot(event.clientX - clientX, event.clientY - clientY) < CLICK;
     if (this.gesture === "pan") {
       this.panzoom.handleUp(event);
     } else if (this.gesture === "measure") {
       // A line is drawn in one go, or from click to click.
-      const { clientX, clientY } = this.pressed;
-      const clicked = Math.hypot(event.clientX - clientX, event.clientY - clientY) < CLICK;
       this.ended = !(clicked && this.ended);
+    }
+    if (clicked && this.box && this.gesture !== "measure") {
+      this.box.dispatchEvent(new CustomEvent("choose"));
     }
     if (!this.pointers.size) {
       this.gesture = null;
@@ -259,7 +263,7 @@ export class Viewer {
 
   key(event) {
     const typing = event.target.closest("input, select, textarea, dialog");
-    const pressing = event.key === " " && event.target.closest("button, a, summary, [tabindex='0'].box");
+    const pressing = event.key === " " && event.target.closest("button, a, summary, [data-finding]");
     if (typing || pressing || event.ctrlKey || event.metaKey || event.altKey || !this.$keys.checked) {
       return;
     }

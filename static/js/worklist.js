@@ -2,12 +2,13 @@
 
 import { complaint } from "./files.js";
 import { save } from "./save.js";
-import { analyse } from "./server.js";
+import { analyse, withOtherBodyPart } from "./server.js";
 import { say } from "./texts.js";
 
 const AT_ONCE = 2;
 const BUSY_TRIES = 20; // the server says after how many seconds to come again
 const LONGEST_REST_S = 30; // beyond that it is not busy, but has a trouble that it tells
+const OTHER_BODY_PART = "other_body_part"; // a refusal that the reader may overrule
 let running = 0; // of all lists of this page
 const THUMB = { width: 48, height: 72 };
 
@@ -50,7 +51,9 @@ export class Worklist {
 
   item(file) {
     const element = document.getElementById("worklist-item").content.firstElementChild.cloneNode(true);
-    const item = { number: this.items.length + 1, file, element, state: "waiting", tries: 0 };
+    const item = {
+      number: this.items.length + 1, file, options: this.options, element, state: "waiting", tries: 0,
+    };
     for (const part of element.querySelectorAll("[data-role]")) {
       item[`$${part.dataset.role}`] = part;
     }
@@ -63,6 +66,9 @@ export class Worklist {
     });
     item.$retry.addEventListener("click", () => {
       item.tries = 0;
+      if (item.problem?.code === OTHER_BODY_PART) {
+        item.options = withOtherBodyPart(item.options);
+      }
       this.set(item, "waiting");
       this.work();
     });
@@ -82,7 +88,7 @@ export class Worklist {
     running += 1;
     this.set(item, "running", say("uploading", { percent: 0 }));
     const form = new FormData();
-    for (const [name, value] of [...this.options, ["grouping_key", this.key]]) {
+    for (const [name, value] of [...item.options, ["grouping_key", this.key]]) {
       form.set(name, value);
     }
     form.set("file", item.file);
@@ -152,6 +158,7 @@ export class Worklist {
     item.$label.textContent = this.label(item);
     item.$state.textContent = text;
     item.$retry.hidden = state !== "failed";
+    item.$retry.textContent = item.problem?.code === OTHER_BODY_PART ? say("anyway") : say("again");
     item.$open.disabled = !item.article;
     if (this.chosen === item && item.article) {
       this.choose(item);
@@ -219,7 +226,7 @@ export class Worklist {
       this.$shown.replaceChildren(item.article);
     }
     if (item.answer && !item.live && this.main.isConnected) {
-      this.openResult(item.article, { file: async () => item.file, options: this.options });
+      this.openResult(item.article, { file: async () => item.file, options: item.options });
       item.live = true;
     }
   }

@@ -474,7 +474,40 @@ def test_each_dicom_object_is_saved(page: Page, button: str, name: str, modality
 def test_a_file_that_gets_no_dicom_object_is_told_why(page: Page) -> None:
     upload(page, builders.dicom(attributes={"StudyInstanceUID": None}))
     page.get_by_role("button", name="DICOM report").click()
-    expect(page.get_by_text("StudyInstanceUID (0020,000D)")).to_be_visible()
+    told = page.get_by_text("StudyInstanceUID (0020,000D)")
+    expect(told).to_be_visible()
+    expect(told).to_be_in_viewport()
+
+
+def test_another_part_of_the_body_is_analysed_when_the_reader_says_so(page: Page) -> None:
+    upload(page, builders.dicom(attributes={"BodyPartExamined": "CHEST"}))
+    expect(page.locator("h1")).to_have_text("This is not a spine radiograph")
+    page.get_by_role("button", name="Analyse anyway").click()
+    expect(page.locator("h1")).to_have_text(HEADLINE)
+    page.keyboard.press("1")  # asks for the stored values, of such a file too
+    assert painted(page).shape == (160, 112)
+
+
+def test_a_tap_inside_a_box_tells_which_it_is(make_page: Callable[..., Page]) -> None:
+    page = make_page(width=390, height=844, has_touch=True)
+    upload(page)
+    left, top, right, bottom = place_of(page, "g[data-finding='2'] .box-line")
+    page.touchscreen.tap((left + right) / 2, (top + bottom) / 2)
+    expect(page.locator("g[data-finding='2']")).to_have_class("box box-firm linked")
+    expect(page.locator("tr[data-finding='2']")).to_be_focused()
+
+
+def test_what_the_slider_hides_is_printed(page: Page) -> None:
+    upload(page)
+    page.locator("[data-role='swipe']").fill("0")
+    assert clip_of_boxes(page) == "inset(0px 100% 0px 0px)"
+    page.emulate_media(media="print")
+    assert clip_of_boxes(page) == "none"
+
+
+def clip_of_boxes(page: Page) -> str:
+    clip: str = page.evaluate("() => getComputedStyle(document.querySelector('.boxes')).clipPath")
+    return clip
 
 
 @pytest.mark.parametrize("format", ["A4", "Letter"])

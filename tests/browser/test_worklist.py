@@ -158,6 +158,13 @@ def test_what_is_no_radiograph_is_left_out_and_named(page: Page) -> None:
     expect(page.locator("[data-role='left-out']")).to_contain_text("2 files left out")
 
 
+def test_another_part_of_the_body_in_a_list_is_analysed_when_the_reader_says_so(page: Page) -> None:
+    drop(page, files(1) | {"b.dcm": builders.dicom(attributes={"BodyPartExamined": "CHEST"})})
+    finished(page, "2 of 2 files done: 1 abnormal, 1 refused or failed.")
+    page.get_by_role("button", name="Analyse anyway").click()
+    finished(page, "2 of 2 files done: 2 abnormal, 0 refused or failed.")
+
+
 def test_a_folder_is_taken_with_all_that_is_in_it(page: Page, tmp_path: Path) -> None:
     for n, data in enumerate(files(3).values()):
         folder = tmp_path / "study" / f"series{n}"
