@@ -4,7 +4,7 @@
 import { complaint } from "./files.js";
 import { linkFindings, shownFindings } from "./findings.js";
 import { saveJson, saveObject, savePng } from "./save.js";
-import { analyse, fetchObject, fetchPixels, withOtherBodyPart } from "./server.js";
+import { analyse, fetchObject, fetchPixels, formOf, withOtherBodyPart } from "./server.js";
 import { remember } from "./settings.js";
 import { say } from "./texts.js";
 import { Viewer } from "./viewer.js";
@@ -78,12 +78,8 @@ function enhance(main, source) {
     anyway.hidden = false;
     anyway.addEventListener("click", async () => {
       const [file, options] = [await source.file(), withOtherBodyPart(source.options)];
-      const form = new FormData();
-      for (const [name, value] of [...options, ["file", file]]) {
-        form.set(name, value);
-      }
       anyway.disabled = true;
-      await send(document.body.dataset.upload, form, { file: async () => file, options }, statusOf(main));
+      await send(document.body.dataset.upload, formOf(file, options), { file: async () => file, options }, statusOf(main));
       anyway.disabled = false;
     });
   }

@@ -20,17 +20,21 @@ export function fetchObject(file, options, kind) {
 }
 
 async function fetchBytes(address, file, options, type) {
-  const form = new FormData();
-  form.set("file", file);
-  for (const [name, value] of options) {
-    form.set(name, value);
-  }
-  const answer = await post(address, form, `${type}, application/problem+json`, "arraybuffer");
+  const answer = await post(address, formOf(file, options), `${type}, application/problem+json`, "arraybuffer");
   if (answer.status !== 200) {
     const problem = JSON.parse(new TextDecoder().decode(answer.body));
     throw Object.assign(new Error(problem.code), { userMessage: problem.detail });
   }
   return answer.body;
+}
+
+// What is sent of a file.
+export function formOf(file, options) {
+  const form = new FormData();
+  for (const [name, value] of [...options, ["file", file]]) {
+    form.set(name, value);
+  }
+  return form;
 }
 
 // The options of a file that is to be analysed whatever part of the body it names.

@@ -2,7 +2,7 @@
 
 import { complaint } from "./files.js";
 import { save } from "./save.js";
-import { analyse, withOtherBodyPart } from "./server.js";
+import { analyse, formOf, withOtherBodyPart } from "./server.js";
 import { say } from "./texts.js";
 
 const AT_ONCE = 2;
@@ -87,11 +87,7 @@ export class Worklist {
   async run(item) {
     running += 1;
     this.set(item, "running", say("uploading", { percent: 0 }));
-    const form = new FormData();
-    for (const [name, value] of [...item.options, ["grouping_key", this.key]]) {
-      form.set(name, value);
-    }
-    form.set("file", item.file);
+    const form = formOf(item.file, [...item.options, ["grouping_key", this.key]]);
     try {
       const answer = await analyse(this.action, form, (share) => {
         const done = share < 1 ? say("uploading", { percent: Math.round(100 * share) }) : say("analysing");

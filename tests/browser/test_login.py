@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pytest
 from axe_playwright_python.sync_playwright import Axe
 from flask import Flask
 from playwright.sync_api import Browser
@@ -14,13 +15,24 @@ from tests.browser import acts
 from tests.browser.conftest import served
 
 
-def test_somebody_logs_in_reads_changes_the_window_and_logs_out(
-    browser: Browser, make_app: Callable[..., Flask], tmp_path: Path
-) -> None:
-    token = tokens.new()
+@pytest.fixture
+def token() -> str:
+    return tokens.new()
+
+
+@pytest.fixture
+def address(make_app: Callable[..., Flask], tmp_path: Path, token: str) -> Iterator[str]:
+    """Of a server that asks for a token."""
     file = tmp_path / "tokens"
     file.write_text(tokens.line("ann", token), encoding="utf-8")
-    with served(make_app(tokens_file=file)) as address, browser.new_context() as context:
+    with served(make_app(tokens_file=file)) as address:
+        yield address
+
+
+def test_somebody_logs_in_reads_changes_the_window_and_logs_out(
+    browser: Browser, address: str, token: str
+) -> None:
+    with browser.new_context() as context:
         page = context.new_page()
         page.goto(address)
         assert page.url == f"{address}/login"
@@ -46,12 +58,9 @@ def test_somebody_logs_in_reads_changes_the_window_and_logs_out(
 
 
 def test_a_login_that_has_ended_is_said_and_leads_to_the_next(
-    browser: Browser, make_app: Callable[..., Flask], tmp_path: Path
+    browser: Browser, address: str, token: str
 ) -> None:
-    token = tokens.new()
-    file = tmp_path / "tokens"
-    file.write_text(tokens.line("ann", token), encoding="utf-8")
-    with served(make_app(tokens_file=file)) as address, browser.new_context() as context:
+    with browser.new_context() as context:
         page = context.new_page()
         page.goto(address)
         page.fill("#token", token)

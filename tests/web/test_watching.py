@@ -222,7 +222,7 @@ def test_an_analysis_that_does_not_end_is_an_error_and_frees_its_place(
     assert int(response.headers["Retry-After"]) > 0
     assert predictor.taken == 0
     release.set()
-    assert upload(make_app().test_client()) == 200
+    assert upload(client) == 200
 
 
 def test_the_dashboard_asks_for_metrics_that_there_are(client: FlaskClient) -> None:
