@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from spinexr.cli.common import fail
+from spinexr.datasets.vindr import CLASSES
 from spinexr.errors import SpineXRError
 
 
@@ -25,6 +26,14 @@ from spinexr.errors import SpineXRError
     show_default=True,
     help="Share of the studies that become the test part; at least one study for each part.",
 )
+@click.option("--alone", is_flag=True, help="One class of findings in a patient, not up to three.")
+@click.option(
+    "--oftener",
+    type=(click.Choice(CLASSES, case_sensitive=False), click.FloatRange(0, 100, min_open=True)),
+    multiple=True,
+    metavar="CLASS FACTOR",
+    help="Draw this class FACTOR times as often; may be given for several.",
+)
 @click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: one per core]")
 def phantom(
     out: Path,
@@ -33,6 +42,8 @@ def phantom(
     rows: int,
     columns: int,
     test_share: float,
+    alone: bool,
+    oftener: tuple[tuple[str, float], ...],
     workers: int | None,
 ) -> None:
     """Write a dataset of synthetic radiographs with known findings to OUT.
@@ -41,7 +52,7 @@ def phantom(
     """
     from spinexr.datasets.phantoms import Plan, generate
 
-    plan = Plan(out, studies, seed, rows, columns, test_share)
+    plan = Plan(out, studies, seed, rows, columns, test_share, alone, oftener)
     images = 0
     try:
         with click.progressbar(

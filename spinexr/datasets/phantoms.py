@@ -6,7 +6,7 @@ import csv
 import hashlib
 import json
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -59,6 +59,8 @@ class Plan:
     rows: int = 1200
     columns: int = 800
     test_share: float = 0.25  # of the studies
+    alone: bool = False  # one class of findings in a patient, not up to three
+    oftener: tuple[tuple[str, float], ...] = ()  # classes, and how many times as often
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ def generate(plan: Plan, *, workers: int) -> Iterator[int]:
             yield len(images)
     about = {
         "generator": "spinexr phantom", "version": __version__, "revision": _REVISION,
-        **asdict(plan),
+        **asdict(plan), "oftener": dict(plan.oftener),
     }  # fmt: skip
     del about["out"]
     (plan.out / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
@@ -125,7 +127,10 @@ def _expose_patient(
     patient = Patient.draw(rng, wide=_WIDE[part])
     findings = []
     if abnormal:
-        findings = lesions.draw(_LEVELS[region], rng, classes=CLASSES, probabilities=_PROBABILITIES)
+        findings = lesions.draw(
+            _LEVELS[region], rng, classes=CLASSES, alone=plan.alone,
+            probabilities=_probabilities(plan.oftener),
+        )  # fmt: skip
     scene = projection.build_scene(region, patient, rng, findings=findings)
     person = {
         "PatientSex": patient.sex,
@@ -145,6 +150,11 @@ def _expose_patient(
         if image is not None:
             images.append(image)
     return images
+
+
+def _probabilities(oftener: Iterable[tuple[str, float]]) -> list[float]:
+    factors = dict(oftener)
+    return [p * factors.get(c, 1.0) for c, p in zip(CLASSES, _PROBABILITIES, strict=True)]
 
 
 def _make_image(

@@ -1,8 +1,9 @@
 """Is a radiograph like those that a bundle was trained on?
 
 A network answers whatever it is shown. Before its last layer an image is a point in the space of
-pooled features; training images fill a small part of that space. Two distances tell how far outside
-an image lies, member by member:
+pooled features; training images fill a small part of that space. So they do in the space of their
+thumbnails, which sees what networks have learned to overlook: turned polarity, shifted contrast.
+Two distances tell how far outside an image lies, for each member and for the thumbnail:
 
 - within the subspace of the largest principal components of the training features, the Mahalanobis
   distance to the nearer of the two class means (Lee et al., "A Simple Unified Framework for
@@ -23,11 +24,14 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 Floats = npt.NDArray[np.float32]
 
+THUMBNAIL = "thumbnail"  # beside the members, by name
+_SIDE = 8
 _QUANTILE = 0.99
-_VERSION = 1
+_VERSION = 2
 _DAMAGE = (zipfile.BadZipFile, zlib.error)
 
 
@@ -36,8 +40,8 @@ class FamiliarityFileError(ValueError):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class MemberStatistics:
-    """Training features of one member, C of them, summed up in R components."""
+class Statistics:
+    """Training features of one member or thumbnails, C values each, summed up in R components."""
 
     center: Floats  # (C,)
     components: Floats  # (R, C), orthonormal rows
@@ -61,26 +65,33 @@ class MemberStatistics:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Familiarity:
-    """Statistics of every member by name, and the distance beyond which an image is unlike them."""
+    """Statistics of every member by name and of `THUMBNAIL`, and the distance beyond which an image
+    is unlike them."""
 
-    members: Mapping[str, MemberStatistics]
+    parts: Mapping[str, Statistics]
     cut: float
 
     def distance(self, features: Mapping[str, Floats]) -> Floats:
-        """(N,): 1 is the 99th percentile of validation images in the member that is furthest.
+        """(N,): 1 is the 99th percentile of validation images in the part that is furthest.
 
         Args:
-            features: float32 (N, C) of each member.
+            features: float32 (N, C) of each member, and of `thumbnail`.
         """
-        scaled = [m.distances(features[n]) / m.scales for n, m in self.members.items()]
+        scaled = [p.distances(features[n]) / p.scales for n, p in self.parts.items()]
         furthest: Floats = np.concatenate(scaled, 1).max(1)
         return furthest
 
 
-def fit_member(
+def thumbnail(grey: npt.NDArray[np.uint8]) -> Floats:
+    """float32 (1, 64): the means of 8 × 8 fields of uint8 (H, W), from 0, black, to 1."""
+    small = Image.fromarray(grey).resize((_SIDE, _SIDE), Image.Resampling.BOX)
+    return np.asarray(small, dtype=np.float32).reshape(1, -1) / np.float32(255.0)
+
+
+def fit(
     training: Floats, abnormal: npt.NDArray[np.bool_], validation: Floats, *, components: int
-) -> MemberStatistics:
-    """Statistics of one member's features.
+) -> Statistics:
+    """Statistics of one member's features, or of thumbnails.
 
     Args:
         training: (N, C). abnormal: (N,), both values present. validation: (M, C).
@@ -91,7 +102,7 @@ def fit_member(
     _, singular, rows = np.linalg.svd(residual.astype(np.float64), full_matrices=False)
     kept = min(components, len(singular))
     variances = singular[:kept] ** 2 / len(training)
-    found = MemberStatistics(
+    found = Statistics(
         center=center.astype(np.float32),
         components=rows[:kept].astype(np.float32),
         variances=(variances + 1e-6 * variances.max()).astype(np.float32),
@@ -99,18 +110,16 @@ def fit_member(
         scales=np.ones(2, np.float32),
     )
     scales = np.quantile(found.distances(validation), _QUANTILE, axis=0)
-    return MemberStatistics(
+    return Statistics(
         found.center, found.components, found.variances, found.means,
         np.maximum(scales, 1e-6).astype(np.float32),
     )  # fmt: skip
 
 
-def with_cut(
-    members: Mapping[str, MemberStatistics], validation: Mapping[str, Floats]
-) -> Familiarity:
+def with_cut(parts: Mapping[str, Statistics], validation: Mapping[str, Floats]) -> Familiarity:
     """The whole, its cut-off at the 99th percentile of the validation images."""
-    uncut = Familiarity(members, np.inf)
-    return Familiarity(members, float(np.quantile(uncut.distance(validation), _QUANTILE)))
+    uncut = Familiarity(parts, np.inf)
+    return Familiarity(parts, float(np.quantile(uncut.distance(validation), _QUANTILE)))
 
 
 def save(familiarity: Familiarity, file: Path) -> None:
@@ -118,9 +127,9 @@ def save(familiarity: Familiarity, file: Path) -> None:
     arrays: dict[str, npt.NDArray[np.generic]] = {
         "version": np.array(_VERSION),
         "cut": np.array(familiarity.cut),
-        "names": np.array(list(familiarity.members)),
+        "names": np.array(list(familiarity.parts)),
     }
-    for n, m in enumerate(familiarity.members.values()):
+    for n, m in enumerate(familiarity.parts.values()):
         arrays |= {
             f"center{n}": m.center,
             f"components{n}": m.components,
@@ -146,8 +155,8 @@ def load(file: Path, names: tuple[str, ...]) -> Familiarity:
                 raise FamiliarityFileError(f"has version {arrays['version']}, not {_VERSION}.")
             found = tuple(str(n) for n in arrays["names"])
             cut = float(arrays["cut"])
-            members = {
-                name: MemberStatistics(
+            parts = {
+                name: Statistics(
                     *(
                         np.asarray(arrays[f"{key}{n}"], dtype=np.float32)
                         for key in ("center", "components", "variances", "means", "scales")
@@ -159,14 +168,15 @@ def load(file: Path, names: tuple[str, ...]) -> Familiarity:
         if isinstance(e, FamiliarityFileError):
             raise
         raise FamiliarityFileError("is damaged or not a file of such statistics.") from e
-    if set(found) != set(names):
-        raise FamiliarityFileError(f"is of {', '.join(found)}, not of {', '.join(names)}.")
-    if not np.isfinite(cut) or not all(_sound(m) for m in members.values()):
+    if set(found) != {*names, THUMBNAIL}:
+        wanted = ", ".join([*names, THUMBNAIL])
+        raise FamiliarityFileError(f"is of {', '.join(found)}, not of {wanted}.")
+    if not np.isfinite(cut) or not all(_sound(p) for p in parts.values()):
         raise FamiliarityFileError("holds values that are not numbers, or of the wrong shapes.")
-    return Familiarity(members, cut)
+    return Familiarity(parts, cut)
 
 
-def _sound(m: MemberStatistics) -> bool:
+def _sound(m: Statistics) -> bool:
     if m.components.ndim != 2:
         return False
     rank, width = m.components.shape

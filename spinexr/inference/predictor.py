@@ -215,7 +215,9 @@ class Predictor:
             firm_confidence=bundle.detector.firm_confidence,
             tentative_confidence=bundle.detector.tentative_confidence,
             candidates=candidates,
-            familiarity=self._familiarity(classified.features),
+            familiarity=self._familiarity(
+                classified.features, grey[bundle.ensemble.preprocessing.intensity]
+            ),
             activation=(
                 ActivationMap(tuple(map(tuple, classified.activation.tolist())))
                 if abnormal
@@ -224,10 +226,13 @@ class Predictor:
         )
         return TimedPrediction(prediction, MappingProxyType(stages.ms))
 
-    def _familiarity(self, features: dict[str, npt.NDArray[np.float32]]) -> Familiarity | None:
+    def _familiarity(
+        self, features: dict[str, npt.NDArray[np.float32]], grey: Grey
+    ) -> Familiarity | None:
         if self.familiarity is None:
             return None
-        distance = float(self.familiarity.distance(features)[0])
+        seen = features | {familiarity.THUMBNAIL: familiarity.thumbnail(grey)}
+        distance = float(self.familiarity.distance(seen)[0])
         if not np.isfinite(distance):
             raise ModelOutputError(
                 "A model gave features that are not numbers, so there is no result. Its weights "

@@ -58,15 +58,17 @@ class Changes:
 
 
 def draw(
-    levels: Sequence[str], rng: _Rng, *, classes: Sequence[str], probabilities: Sequence[float]
-) -> list[Finding]:
-    """One to three kinds of findings at levels of the film.
+    levels: Sequence[str], rng: _Rng, *, classes: Sequence[str], probabilities: Sequence[float],
+    alone: bool = False,
+) -> list[Finding]:  # fmt: skip
+    """One to three kinds of findings at levels of the film, or one kind `alone`.
 
     What radiologists mark is evident more often than doubtful: severity ** (1 / _EVIDENT) is
     uniform, so that one finding in 23 is of the mildest third.
     """
+    count = 1 if alone else int(rng.choice([1, 2, 3], p=[0.3, 0.4, 0.3]))
     kinds = rng.choice(
-        len(classes), size=int(rng.choice([1, 2, 3], p=[0.3, 0.4, 0.3])), replace=False,
+        len(classes), size=count, replace=False,
         p=np.asarray(probabilities) / np.sum(probabilities),
     )  # fmt: skip
     findings = []

@@ -1,4 +1,4 @@
-"""Statistics of the training images' features, from checkpoints as they will be served."""
+"""Statistics of the training images: of features as they will be served, and of thumbnails."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from spinexr.training.examples import Examples, Progress, silent
 from spinexr.training.runs import autocast, pick_device
 
 _COMPONENTS = 64  # 1.1 MB for the three standard members
+_THUMBNAIL_COMPONENTS = 8  # with more of them the subspace also holds what is no radiograph
 _MOST = 1500  # training images that the statistics are taken from
 _BATCH = 64
 
@@ -32,7 +33,7 @@ def fit(
     seed: int = 0,
     progress: Progress = silent,
 ) -> familiarity.Familiarity:
-    """Statistics of every member, and the cut-off.
+    """Statistics of every member and of the thumbnails, and the cut-off.
 
     Args:
         checkpoints: by member name, architecture and file.
@@ -42,7 +43,7 @@ def fit(
     rng = np.random.default_rng(seed)
     count = min(_MOST, len(training))
     chosen = np.sort(rng.choice(len(training), count, replace=False))
-    members, seen = {}, {}
+    parts, seen = {}, {}
     for name, (architecture, file) in checkpoints.items():
         network: Any = load_classifier(file, architecture)
         network.to(where, memory_format=torch.channels_last)
@@ -60,13 +61,24 @@ def fit(
         # The cut-off is set on features as they will be when serving; where the training images
         # lie is told as well in less time.
         seen[name] = features(validation.pixels, exact=True)
-        members[name] = familiarity.fit_member(
+        parts[name] = familiarity.fit(
             features(training.pixels[chosen], exact=False),
             training.abnormal[chosen],
             seen[name],
             components=_COMPONENTS,
         )
-    return familiarity.with_cut(members, seen)
+    seen[familiarity.THUMBNAIL] = _thumbnails(validation.pixels)
+    parts[familiarity.THUMBNAIL] = familiarity.fit(
+        _thumbnails(training.pixels[chosen]),
+        training.abnormal[chosen],
+        seen[familiarity.THUMBNAIL],
+        components=_THUMBNAIL_COMPONENTS,
+    )
+    return familiarity.with_cut(parts, seen)
+
+
+def _thumbnails(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    return np.concatenate([familiarity.thumbnail(np.asarray(p)) for p in pixels])
 
 
 @torch.inference_mode()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,23 @@ def test_the_test_share_is_kept_and_no_part_is_empty(
     made = vindr.read(tmp_path / "out")
     assert len({i.study_id for i in made.images if i.part == "test"}) == tests
     assert {i.part for i in made.images} == {"train", "test"}
+
+
+def test_patients_with_one_class_of_findings_and_some_of_them_oftener(tmp_path: Path) -> None:
+    root = tmp_path / "out"
+    command = ["phantom", str(root), "--studies", "12", "--seed", "4", "--alone"]
+    command += ["--rows", "320", "--columns", "212", "--oftener", "Other lesions", "100"]
+    done = spinexr(*command, "--oftener", "osteophytes", "0.001")
+    assert done.returncode == 0, done.stderr
+    found = [{lesion.label for lesion in i.lesions} for i in vindr.read(root).images]
+    kinds = Counter(label for labels in found for label in labels)
+    assert {len(labels) for labels in found} == {0, 1}
+    assert kinds["Other lesions"] > 0.8 * kinds.total()
+    assert kinds["Osteophytes"] == 0
+    about = json.loads((root / phantoms.ABOUT).read_text())
+    assert (about["alone"], about["oftener"]) == (
+        True, {"Other lesions": 100.0, "Osteophytes": 0.001},
+    )  # fmt: skip
 
 
 def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
