@@ -139,7 +139,7 @@ def decode(dataset: Dataset, *, max_pixels: int) -> npt.NDArray[np.integer[Any]]
     except Exception as e:
         # Native decoders do not say that it was memory they lacked.
         hint = (
-            " Or it needs more memory than SPINEXR_READER_MEMORY_MB allows."
+            " Or it is too large for the memory that reading may use here."
             if rows * columns > _LARGE
             else ""
         )

@@ -209,8 +209,8 @@ class Sandbox:
         except MemoryError as e:
             raise DecodingMemoryError(
                 f"Reading the file needs more than the {self.options.memory_mb} MB of memory that "
-                "reading may use (SPINEXR_READER_MEMORY_MB). The image is too large, or its "
-                "compressed data are damaged."
+                "reading may use here. Its compressed data are damaged: export it again; or the "
+                "image is too large: ask whoever runs SpineXR to allow more."
             ) from e
         if isinstance(reply, SpineXRError):
             raise reply

@@ -169,7 +169,8 @@ export class Viewer {
     this.$stage.setPointerCapture(event.pointerId);
     this.pointers.set(event.pointerId, event);
     this.pressed = event;
-    this.box = this.pointers.size === 1 ? event.target.closest("g[data-finding]") : null;
+    this.alone = this.pointers.size === 1;
+    this.box = this.alone ? event.target.closest("g[data-finding]") : null;
     if (this.pointers.size === 2 && this.gesture !== "pan") {
       // A second finger: what the first one began is a pinch.
       this.panzoom.handleDown([...this.pointers.values()][0]);
@@ -228,7 +229,9 @@ export class Viewer {
       // A line is drawn in one go, or from click to click.
       this.ended = !(clicked && this.ended);
     }
-    if (clicked && this.box && this.gesture !== "measure") {
+    if (clicked && this.alone && this.tool === "pan") {
+      this.centre(event);
+    } else if (clicked && this.box && this.gesture !== "measure") {
       this.box.dispatchEvent(new CustomEvent("choose"));
     }
     if (!this.pointers.size) {
@@ -284,6 +287,16 @@ export class Viewer {
       const by = PAN_STEP / this.panzoom.getScale();
       this.panzoom.pan(x + step[0] * by, y + step[1] * by, { animate: false });
     }
+  }
+
+  // For those who do not drag.
+  centre(event) {
+    const { left, top, width, height } = this.$stage.getBoundingClientRect();
+    const { x, y } = this.panzoom.getPan();
+    const scale = this.panzoom.getScale();
+    const across = (left + width / 2 - event.clientX) / scale;
+    const down = (top + height / 2 - event.clientY) / scale;
+    this.panzoom.pan(x + across, y + down, { animate: false });
   }
 
   act(action) {

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
@@ -15,7 +16,7 @@ from spinexr.settings import Settings
 from spinexr.web import create_app
 from spinexr.web.models import Models
 from tests import builders
-from tests.browser.acts import painted, place_of, upload
+from tests.browser.acts import drop, painted, place_of, upload
 from tests.browser.conftest import served
 from tests.fakes import NORMAL, FakeEngine
 
@@ -69,13 +70,26 @@ REFUSED: dict[str, dict[str, Any]] = {
     "no pixels": {"PixelData": None},
     "several frames": {"NumberOfFrames": 2},
 }
+NO_IMAGE = {
+    "no DICOM": b"GIF89a",
+    "cut off": builders.dicom()[:3000],
+    "one grey level": builders.dicom(np.full((64, 64), 7, np.uint16)),
+}
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_a_refusal_has_no_violation(page: Page, name: str) -> None:
-    upload(page, builders.dicom(attributes=REFUSED[name]))
-    expect(page.get_by_role("alert")).to_be_visible()
-    assert violations(page) == []
+@pytest.mark.parametrize("name", [*REFUSED, *NO_IMAGE])
+def test_a_refusal_has_no_violation(themed: Page, name: str) -> None:
+    data = NO_IMAGE.get(name) or builders.dicom(attributes=REFUSED[name])
+    upload(themed, data)
+    expect(themed.get_by_role("alert")).to_be_visible()
+    assert violations(themed) == []
+
+
+def test_a_worklist_with_a_refused_file_has_no_violation(themed: Page) -> None:
+    drop(themed, {"one.dcm": builders.dicom(), "two.dcm": NO_IMAGE["cut off"]})
+    expect(themed.locator(".worklist-summary")).to_contain_text("1")
+    expect(themed.locator("[data-role='retry']:visible")).to_have_count(1)
+    assert violations(themed) == []
 
 
 @pytest.mark.parametrize("size", [(1440, 900), (3840, 2160)])

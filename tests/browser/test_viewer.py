@@ -324,6 +324,21 @@ def test_boxes_stay_on_the_image_while_it_is_zoomed_and_panned(page: Page) -> No
     )
 
 
+def test_with_the_hand_a_click_brings_a_place_to_the_middle(page: Page) -> None:
+    upload(page)
+    page.keyboard.press("+")
+    page.get_by_role("button", name="Pan").click()
+    left, top, right, bottom = place_of(page, ".stage")
+    before = place_of(page, ".plain")
+    away = (-60.0, 45.0)
+    middle = ((left + right) / 2, (top + bottom) / 2)
+    page.mouse.click(middle[0] + away[0], middle[1] + away[1])
+    settle(page)
+    after = place_of(page, ".plain")
+    moved = [after[n] - before[n] for n in range(4)]
+    assert moved == pytest.approx([-away[0], -away[1]] * 2, abs=1)
+
+
 def test_many_small_turns_of_a_wheel_zoom_as_a_few_large_ones(page: Page) -> None:
     upload(page)
     page.mouse.move(400, 400)
