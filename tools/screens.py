@@ -5,20 +5,23 @@ Needs requirements-browser.txt, Chromium and weights (SPINEXR_WEIGHTS, or those 
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import Page, sync_playwright
+import pydicom
+from playwright.sync_api import Browser, Page, sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent
 SCREENS = ROOT / "docs" / "screens"
@@ -31,22 +34,36 @@ def main() -> None:
     """Replace docs/screens/ by what the page looks like now."""
     shutil.rmtree(SCREENS, ignore_errors=True)
     SCREENS.mkdir(parents=True)
-    with _server() as address, sync_playwright() as playwright:
+    with sync_playwright() as playwright, tempfile.TemporaryDirectory() as aside:
         chromium = shutil.which("chromium") or shutil.which("google-chrome")
         browser = playwright.chromium.launch(
             executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
         )
-        for suffix, (width, height) in SIZES.items():
-            for name, act in STATES.items():
-                context = browser.new_context(viewport={"width": width, "height": height})
-                page = context.new_page()
-                page.goto(address)
-                act(page)
-                page.wait_for_timeout(300)  # for the last frame; nothing is tested here
-                file = SCREENS / f"{name}{suffix}.jpg"
-                page.screenshot(path=file, type="jpeg", quality=_QUALITY)
-                context.close()
+        with _server() as address:
+            _take(browser, address, STATES)
+        tokens = Path(aside) / "tokens"
+        command = [sys.executable, "-m", "spinexr", "token", "reader", "--file", str(tokens)]
+        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)  # noqa: S603
+        with _server(SPINEXR_TOKENS_FILE=str(tokens)) as address:
+            _take(browser, address, {"login": _nothing})
         browser.close()
+
+
+def _take(browser: Browser, address: str, states: Mapping[str, Callable[[Page], None]]) -> None:
+    for suffix, (width, height) in SIZES.items():
+        for name, act in states.items():
+            context = browser.new_context(viewport={"width": width, "height": height})
+            page = context.new_page()
+            page.goto(address)
+            act(page)
+            page.wait_for_timeout(300)  # for the last frame; nothing is tested here
+            page.screenshot(
+                path=SCREENS / f"{name}{suffix}.jpg",
+                type="jpeg",
+                quality=_QUALITY,
+                full_page=bool(suffix),
+            )
+            context.close()
 
 
 def _nothing(_page: Page) -> None:
@@ -75,6 +92,22 @@ def _windowed(page: Page) -> None:
     page.mouse.wheel(0, -500)
 
 
+def _measured(page: Page) -> None:
+    _sample("thoracolumbar-collapse")(page)
+    page.get_by_role("button", name="Measure").click()
+    stage = page.locator(".stage").bounding_box()
+    assert stage is not None  # noqa: S101  (it is shown)
+    x, y = stage["x"] + stage["width"] / 2, stage["y"] + stage["height"] / 2
+    page.mouse.click(x - 20, y - 60)
+    page.mouse.click(x + 40, y + 50)
+
+
+def _beside(page: Page) -> None:
+    _sample("lumbar-implant")(page)
+    page.locator("[data-role='swipe']").fill("50")
+    page.evaluate("() => window.scrollTo(0, 0)")
+
+
 def _heat(page: Page) -> None:
     _sample("thoracolumbar-collapse")(page)
     page.locator("#heat-on").check()
@@ -99,6 +132,24 @@ def _worklist(page: Page) -> None:
     page.evaluate("() => window.scrollTo(0, 0)")
 
 
+def _light_worklist(page: Page) -> None:
+    page.locator("[data-role='theme']").click()
+    _worklist(page)
+
+
+def _other_part(page: Page) -> None:
+    dataset = pydicom.dcmread(ROOT / "samples" / "lumbar-normal.dcm")
+    dataset.BodyPartExamined = "KNEE"
+    knee = io.BytesIO()
+    dataset.save_as(knee)
+    page.set_input_files("#file", {"name": "a.dcm", "mimeType": "", "buffer": knee.getvalue()})
+    page.wait_for_selector(".notice-bad")
+
+
+def _samples(page: Page) -> None:
+    page.goto(f"{page.url}samples")
+
+
 def _refused(page: Page) -> None:
     broken = (ROOT / "samples" / "lumbar-disc.dcm").read_bytes()[:2000]
     page.set_input_files("#file", {"name": "a.dcm", "mimeType": "", "buffer": broken})
@@ -116,23 +167,30 @@ STATES: dict[str, Callable[[Page], None]] = {
     "abnormal": _sample("lumbar-implant"),
     "normal": _sample("lumbar-normal"),
     "windowed": _windowed,
+    "measured": _measured,
+    "beside": _beside,
     "heat": _heat,
     "keys": _keys,
     "light": _light,
     "worklist": _worklist,
+    "worklist-light": _light_worklist,
     "refused": _refused,
+    "other-part": _other_part,
+    "samples": _samples,
     "vietnamese": _vietnamese,
 }
 
 
 @contextmanager
-def _server() -> Iterator[str]:
+def _server(**more: str) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     process = subprocess.Popen(
-        [sys.executable, "-m", "spinexr", "serve"], cwd=ROOT, env=os.environ | {"PORT": str(port)}
-    )  # fmt: skip
+        [sys.executable, "-m", "spinexr", "serve"],
+        cwd=ROOT,
+        env=os.environ | {"PORT": str(port)} | more,
+    )
     address = f"http://127.0.0.1:{port}"
     try:
         _wait(address)
