@@ -63,6 +63,7 @@ def texts_of_the_core() -> tuple[str, ...]:
     """What the core hands to pages word for word, for the catalogue."""
     # Late, and for the catalogue only: the server itself never imports what reads DICOM.
     from spinexr.analysis import UNFAMILIAR
+    from spinexr.datasets.vindr import CLASSES
     from spinexr.imaging import display, gate
     from spinexr.imaging.header import shown_names
     from spinexr.web.presentation import NUMBERS
@@ -83,6 +84,7 @@ def texts_of_the_core() -> tuple[str, ...]:
                 *NUMBERS,
                 *shown_names(),
                 *(sample.title for sample in shipped()),
+                *CLASSES,
             )
         )
     )

@@ -70,6 +70,7 @@ def test_a_result_is_told_in_the_chosen_language_and_documents_stay_english(
     client.get("/language/vi")
     page = post(client, headers=PAGE).text
     assert "Bất thường, 0.881 (ngưỡng 0.449): một tổn thương chắc chắn, một chưa chắc." in page
+    assert "Gai xương" in page
     assert "Trọng số chưa huấn luyện" in page
     assert post(client).get_json()["bundle"]["caveat"].startswith("Untrained weights")
 
