@@ -170,9 +170,10 @@ def place(dataset: Dataset) -> Place | None:
     return Place(study, series, instance)
 
 
-def shown_names() -> tuple[str, ...]:
-    """The names of everything that `shown_attributes` may give."""
-    return (*(dictionary_description(keyword) for keyword in (*PATIENT, *SHOWN)), TRANSFER_SYNTAX)
+def shown_names() -> dict[str, str]:
+    """The standard's names of everything that `shown_attributes` may give, by keyword."""
+    names = {keyword: dictionary_description(keyword) for keyword in (*PATIENT, *SHOWN)}
+    return names | {"TransferSyntaxUID": TRANSFER_SYNTAX}
 
 
 def pixel_spacing(dataset: Dataset) -> PixelSpacing | None:

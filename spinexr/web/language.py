@@ -66,7 +66,7 @@ def texts_of_the_core() -> tuple[str, ...]:
     from spinexr.datasets.vindr import CLASSES
     from spinexr.imaging import display, gate
     from spinexr.imaging.header import shown_names
-    from spinexr.web.presentation import NUMBERS
+    from spinexr.web.presentation import NUMBERS, PLAIN_NAMES
     from spinexr.web.samples import shipped
 
     notices = (
@@ -82,7 +82,7 @@ def texts_of_the_core() -> tuple[str, ...]:
                 *(cls.title for cls in all_error_classes()),
                 *(notice.message for notice in notices),
                 *NUMBERS,
-                *shown_names(),
+                *(PLAIN_NAMES.get(keyword, name) for keyword, name in shown_names().items()),
                 *(sample.title for sample in shipped()),
                 *CLASSES,
             )

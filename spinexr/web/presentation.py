@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from flask import Flask
@@ -12,6 +14,26 @@ from spinexr.web import texts
 from spinexr.web.words import gettext, ngettext
 
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+# Where the standard's name of an attribute is not what people say, or its unit goes without saying.
+PLAIN_NAMES: Mapping[str, str] = MappingProxyType({
+    "BodyPartExamined": "Body part",
+    "ViewPosition": "View",
+    "PatientOrientation": "Orientation",
+    "ManufacturerModelName": "Type of machine",
+    "KVP": "Tube voltage in kV",
+    "Exposure": "Exposure in mAs",
+    "DistanceSourceToDetector": "Source to detector in mm",
+    "Rows": "Height in pixels",
+    "Columns": "Width in pixels",
+    "BitsStored": "Bits per pixel",
+    "PhotometricInterpretation": "Kind of greyscale",
+    "PixelSpacing": "Pixel spacing in mm",
+    "ImagerPixelSpacing": "Pixel spacing at the detector in mm",
+    "PresentationIntentType": "Made",
+    "BurnedInAnnotation": "Text in the image",
+    "TransferSyntaxUID": "Encoding",
+})  # fmt: skip
 
 
 def register(app: Flask) -> None:
@@ -25,8 +47,14 @@ def register(app: Flask) -> None:
         agreement_sentence=agreement_sentence,
         colour_of=colour_of,
         data_uri=as_json.data_uri,
+        attribute_name=attribute_name,
         texts_for_scripts=texts.for_scripts,
     )
+
+
+def attribute_name(attribute: Mapping[str, str]) -> str:
+    """What an attribute of `metadata` is called on the page."""
+    return gettext(PLAIN_NAMES.get(attribute["keyword"], attribute["name"]))
 
 
 def headline(result: dict[str, Any]) -> str:
