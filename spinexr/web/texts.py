@@ -32,6 +32,7 @@ def for_scripts() -> dict[str, str]:
         "no_pixels": gettext("The full depth could not be fetched. Try again."),
         "no_study": gettext("Without a study"),
         "normal": gettext("Normal"),
+        "place": gettext("{number} of {all}"),
         "running": gettext("Sending"),
         "stage": gettext(
             "Radiograph. Arrow keys pan, plus and minus zoom, a question mark lists all keys."

@@ -33,7 +33,10 @@ export class Worklist {
     this.$order.addEventListener("change", () => this.arrange());
     this["$save-csv"].addEventListener("click", () => this.saveCsv());
     this["$save-json"].addEventListener("click", () => this.saveJson());
-    this.$items.addEventListener("keydown", (event) => this.step(event));
+    this.$items.addEventListener("keydown", (event) => this.arrows(event));
+    this.$previous.addEventListener("click", () => this.step(-1));
+    this.$next.addEventListener("click", () => this.step(1));
+    this["$to-list"].addEventListener("click", () => this.chosen.$open.focus());
     this.main.addEventListener("drop", async (event) => this.add(await filesOf(event.dataTransfer)));
   }
 
@@ -59,9 +62,9 @@ export class Worklist {
     }
     item.$open.addEventListener("click", () => {
       this.choose(item);
-      const { top } = this.$shown.getBoundingClientRect();
+      const { top } = this.$steps.getBoundingClientRect();
       if (top > window.innerHeight / 2) {
-        this.$shown.scrollIntoView(); // on a phone the result is below the list
+        this.$steps.scrollIntoView(); // on a phone the result is below the list
       }
     });
     item.$retry.addEventListener("click", () => {
@@ -209,6 +212,7 @@ export class Worklist {
     });
     this.$items.replaceChildren(...rows);
     this.sorted = sorted;
+    this.showPlace();
     if (this.$items.contains(focused)) {
       focused.focus({ preventScroll: true });
     }
@@ -225,19 +229,39 @@ export class Worklist {
       this.openResult(item.article, { file: async () => item.file, options: item.options });
       item.live = true;
     }
+    this.showPlace();
   }
 
-  step(event) {
+  arrows(event) {
     const by = { ArrowDown: 1, ArrowUp: -1 }[event.key];
-    if (!by) {
-      return;
+    if (by) {
+      event.preventDefault();
+      this.step(by)?.$open.focus();
     }
-    event.preventDefault();
-    const open = this.sorted.filter((item) => item.article);
-    const next = open[open.indexOf(this.chosen) + by];
+  }
+
+  // To another file that has an answer; undefined where there is none.
+  step(by) {
+    const next = this.neighbour(by);
     if (next) {
       this.choose(next);
-      next.$open.focus();
+    }
+    return next;
+  }
+
+  neighbour(by) {
+    const open = this.sorted.filter((item) => item.article);
+    return open[open.indexOf(this.chosen) + by];
+  }
+
+  // Of the chosen file in the list, on buttons that a phone needs, where the list is out of sight.
+  showPlace() {
+    if (this.chosen) {
+      const number = this.sorted.indexOf(this.chosen) + 1;
+      this.$place.textContent = say("place", { number, all: this.items.length });
+      this.$steps.hidden = false;
+      this.$previous.setAttribute("aria-disabled", !this.neighbour(-1));
+      this.$next.setAttribute("aria-disabled", !this.neighbour(1));
     }
   }
 

@@ -94,6 +94,33 @@ def test_the_report_of_one_file_of_a_list_is_one_page_without_the_list(page: Pag
     expect(page.locator(".result h1")).to_be_visible()
 
 
+def test_a_phone_goes_from_result_to_result_without_the_list(
+    make_page: Callable[..., Page],
+) -> None:
+    page = make_page(width=390, height=844)
+    drop(page, files(3))
+    finished(page, "3 of 3")
+    page.get_by_label("Order").select_option("as dropped")
+    steps, shown = page.locator(".steps"), page.locator(".item-open[aria-current='true']")
+    expect(steps).to_be_hidden()
+    page.locator(".item-open").first.click()
+    expect(steps).to_be_in_viewport()
+    expect(steps).to_contain_text("1 of 3")
+    step = page.get_by_role("button", name="Next")
+    for number in (2, 3):
+        step.click()
+        expect(steps).to_contain_text(f"{number} of 3")
+        expect(shown).to_contain_text(f"File {number}")
+    expect(step).to_have_attribute("aria-disabled", "true")
+    expect(step).to_be_focused()
+    page.get_by_role("button", name="Previous").click()
+    expect(shown).to_contain_text("File 2")
+    assert violations(page) == []
+    page.get_by_role("button", name="To the list").click()
+    expect(shown).to_be_focused()
+    expect(shown).to_be_in_viewport()
+
+
 def test_abnormal_ones_come_first_and_studies_together(page: Page, engine: FakeEngine) -> None:
     drop(page, files(3))
     finished(page, "3 of 3")
