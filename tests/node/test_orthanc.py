@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from io import BytesIO
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from spinexr.node import senders
 from spinexr.node.configuration import Destination
 from spinexr.node.queue import Queue
 from spinexr.phantom import writer
+from tests.disks import small_disk
 from tests.node import peers
 from tests.node.orthanc import Orthanc
 from tests.node.peers import destination, radiograph, running, wait_until
@@ -122,3 +123,33 @@ def test_orthanc_down_and_killed_has_everything_once_afterwards(
         assert queue.letters() == []
     found = orthanc.instances(images[0].StudyInstanceUID)  # all three are of one study
     assert {modality: len(there) for modality, there in found.items()} == dict.fromkeys(ANSWERS, 3)
+
+
+def test_a_full_orthanc_has_everything_once_when_there_is_room(
+    port: int, predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures: list[int] = []
+
+    def pause_s(number: int) -> float:
+        failures.append(number)
+        return 0.2
+
+    monkeypatch.setattr("spinexr.node.loops.pause_s", pause_s)
+    images = [radiograph(n) for n in range(3)]
+    archive = Orthanc(tmp_path / "orthanc", node_port=port)
+    with small_disk(tmp_path / "orthanc" / "db", megabytes=8) as disk, ExitStack() as last:
+        last.callback(archive.kill)
+        archive.start()
+        rest = disk / "rest"
+        rest.write_bytes(bytes(shutil.disk_usage(disk).free))
+        with node(tmp_path / "queue", port, predictor, by_c_store(archive)) as (_port, queue):
+            assert peers.send(port, *images) == [0x0000] * 3
+            wait_until(queue, lambda: max(failures, default=0) >= 3)
+            assert queue.counts.waiting == {"archive": 9}
+            rest.unlink()
+            wait_until(queue, lambda: queue.counts.waiting == {})
+            assert queue.letters() == []
+        found = archive.instances(images[0].StudyInstanceUID)
+        assert {modality: len(there) for modality, there in found.items()} == dict.fromkeys(
+            ANSWERS, 3
+        )

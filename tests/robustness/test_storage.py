@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import resource
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +12,7 @@ import psutil
 import pytest
 
 from tests import builders
+from tests.disks import small_disk
 from tests.robustness.service import Service, running
 
 EASY = builders.dicom()
@@ -22,16 +21,8 @@ EASY = builders.dicom()
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 1 MB."""
-    mount = shutil.which("mount")
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if mount is None or os.geteuid() != 0:
-        pytest.skip("only root can mount a disk")
-    made = subprocess.run([mount, "-t", "tmpfs", "-o", "size=1m", "none", folder], check=False)
-    if made.returncode:
-        pytest.skip("no disk can be mounted here")
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=True)  # noqa: S607
+    with small_disk(tmp_path / "disk", megabytes=1) as folder:
+        yield folder
 
 
 def test_a_full_disk_is_507_until_there_is_room(small_weights: Path, disk: Path) -> None:
