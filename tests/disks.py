@@ -19,7 +19,7 @@ def small_disk(folder: Path, *, megabytes: int) -> Iterator[Path]:
     if mount is None or os.geteuid() != 0:
         pytest.skip("only root can mount a disk")
     folder.mkdir()
-    command = [mount, "-t", "tmpfs", "-o", f"size={megabytes}m", "none", folder]
+    command: list[str | Path] = [mount, "-t", "tmpfs", "-o", f"size={megabytes}m", "none", folder]
     if subprocess.run(command, check=False).returncode:
         pytest.skip("no disk can be mounted here")
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 
 import numpy as np
@@ -71,7 +72,7 @@ def test_no_damaged_file_ends_in_anything_but_a_result_or_a_refusal(
     service: Service, client: Client, originals: dict[str, bytes], syntax: str
 ) -> None:
     """Seen failing where an unexpected error of the reader is not a refusal (tools/weaken.py)."""
-    number = scale.pick(1000, 20_000) // len(SYNTAXES)
+    number = math.ceil(scale.pick(1000, 20_000) / len(SYNTAXES))
     rng = np.random.default_rng([7, list(SYNTAXES).index(syntax)])
     statuses: dict[str, int] = {}
     slowest = 0.0
