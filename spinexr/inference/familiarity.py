@@ -1,9 +1,9 @@
 """Is a radiograph like those that a bundle was trained on?
 
 A network answers whatever it is shown. Before its last layer an image is a point in the space of
-pooled features; training images fill a small part of that space. So they do in the space of their
-thumbnails, which sees what networks have learned to overlook: turned polarity, shifted contrast.
-Two distances tell how far outside an image lies, for each member and for the thumbnail:
+pooled features; training images fill a small part of that space. So they do in the spaces of their
+thumbnails and histograms, which see what networks have learned to overlook, as shifted contrast.
+Two distances tell how far outside an image lies, for each of them:
 
 - within the subspace of the largest principal components of the training features, the Mahalanobis
   distance to the nearer of the two class means (Lee et al., "A Simple Unified Framework for
@@ -28,8 +28,9 @@ from PIL import Image
 
 Floats = npt.NDArray[np.float32]
 
-THUMBNAIL = "thumbnail"  # beside the members, by name
-_SIDE = 8
+LOOKS = ("thumbnail", "histogram")  # beside the members, by name
+_SIDE = 8  # of a thumbnail
+_BINS = 16
 _QUANTILE = 0.99
 _VERSION = 2
 _DAMAGE = (zipfile.BadZipFile, zlib.error)
@@ -41,7 +42,8 @@ class FamiliarityFileError(ValueError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Statistics:
-    """Training features of one member or thumbnails, C values each, summed up in R components."""
+    """C values of each training image, a member's features or one of its looks, summed up in R
+    components."""
 
     center: Floats  # (C,)
     components: Floats  # (R, C), orthonormal rows
@@ -65,8 +67,8 @@ class Statistics:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Familiarity:
-    """Statistics of every member by name and of `THUMBNAIL`, and the distance beyond which an image
-    is unlike them."""
+    """Statistics of every member and of `LOOKS` by name, and the distance beyond which an image is
+    unlike them."""
 
     parts: Mapping[str, Statistics]
     cut: float
@@ -75,23 +77,36 @@ class Familiarity:
         """(N,): 1 is the 99th percentile of validation images in the part that is furthest.
 
         Args:
-            features: float32 (N, C) of each member, and of `thumbnail`.
+            features: float32 (N, C) of each member, and what `looks` gives.
         """
         scaled = [p.distances(features[n]) / p.scales for n, p in self.parts.items()]
         furthest: Floats = np.concatenate(scaled, 1).max(1)
         return furthest
 
 
-def thumbnail(grey: npt.NDArray[np.uint8]) -> Floats:
-    """float32 (1, 64): the means of 8 × 8 fields of uint8 (H, W), from 0, black, to 1."""
-    small = Image.fromarray(grey).resize((_SIDE, _SIDE), Image.Resampling.BOX)
-    return np.asarray(small, dtype=np.float32).reshape(1, -1) / np.float32(255.0)
+def looks(grey: npt.NDArray[np.uint8]) -> dict[str, Floats]:
+    """What an image looks like before any network, by the names of `LOOKS`.
+
+    Returns:
+        float32 (1, 64), the means of 8 × 8 fields from 0, black, to 1; and float32 (1, 16), the
+        roots of the shares of the pixels in as many ranges of grey.
+
+    Args:
+        grey: uint8 (H, W).
+    """
+    image = Image.fromarray(grey)
+    small = image.resize((_SIDE, _SIDE), Image.Resampling.BOX)
+    counts = np.reshape(image.histogram(), (_BINS, -1)).sum(1)
+    return {
+        "thumbnail": np.asarray(small, np.float32).reshape(1, -1) / np.float32(255.0),
+        "histogram": np.sqrt(counts / grey.size).astype(np.float32)[None],
+    }
 
 
 def fit(
     training: Floats, abnormal: npt.NDArray[np.bool_], validation: Floats, *, components: int
 ) -> Statistics:
-    """Statistics of one member's features, or of thumbnails.
+    """Statistics of one member's features, or of one of the looks.
 
     Args:
         training: (N, C). abnormal: (N,), both values present. validation: (M, C).
@@ -168,8 +183,8 @@ def load(file: Path, names: tuple[str, ...]) -> Familiarity:
         if isinstance(e, FamiliarityFileError):
             raise
         raise FamiliarityFileError("is damaged or not a file of such statistics.") from e
-    if set(found) != {*names, THUMBNAIL}:
-        wanted = ", ".join([*names, THUMBNAIL])
+    if set(found) != {*names, *LOOKS}:
+        wanted = ", ".join([*names, *LOOKS])
         raise FamiliarityFileError(f"is of {', '.join(found)}, not of {wanted}.")
     if not np.isfinite(cut) or not all(_sound(p) for p in parts.values()):
         raise FamiliarityFileError("holds values that are not numbers, or of the wrong shapes.")

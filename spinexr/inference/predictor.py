@@ -231,8 +231,7 @@ class Predictor:
     ) -> Familiarity | None:
         if self.familiarity is None:
             return None
-        seen = features | {familiarity.THUMBNAIL: familiarity.thumbnail(grey)}
-        distance = float(self.familiarity.distance(seen)[0])
+        distance = float(self.familiarity.distance(features | familiarity.looks(grey))[0])
         if not np.isfinite(distance):
             raise ModelOutputError(
                 "A model gave features that are not numbers, so there is no result. Its weights "

@@ -1,4 +1,4 @@
-"""Statistics of the training images: of features as they will be served, and of thumbnails."""
+"""Statistics of the training images: of features as they will be served, and of their looks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from spinexr.training.examples import Examples, Progress, silent
 from spinexr.training.runs import autocast, pick_device
 
 _COMPONENTS = 64  # 1.1 MB for the three standard members
-_THUMBNAIL_COMPONENTS = 8  # with more of them the subspace also holds what is no radiograph
+# With more of them the subspaces also hold what is no radiograph.
+_LOOKS_COMPONENTS = {"thumbnail": 4, "histogram": 6}
 _MOST = 1500  # training images that the statistics are taken from
 _BATCH = 64
 
@@ -33,7 +34,7 @@ def fit(
     seed: int = 0,
     progress: Progress = silent,
 ) -> familiarity.Familiarity:
-    """Statistics of every member and of the thumbnails, and the cut-off.
+    """Statistics of every member and of the looks, and the cut-off.
 
     Args:
         checkpoints: by member name, architecture and file.
@@ -67,18 +68,18 @@ def fit(
             seen[name],
             components=_COMPONENTS,
         )
-    seen[familiarity.THUMBNAIL] = _thumbnails(validation.pixels)
-    parts[familiarity.THUMBNAIL] = familiarity.fit(
-        _thumbnails(training.pixels[chosen]),
-        training.abnormal[chosen],
-        seen[familiarity.THUMBNAIL],
-        components=_THUMBNAIL_COMPONENTS,
-    )
+    looks = _looks(training.pixels[chosen])
+    seen |= _looks(validation.pixels)
+    for name, components in _LOOKS_COMPONENTS.items():
+        parts[name] = familiarity.fit(
+            looks[name], training.abnormal[chosen], seen[name], components=components
+        )
     return familiarity.with_cut(parts, seen)
 
 
-def _thumbnails(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    return np.concatenate([familiarity.thumbnail(np.asarray(p)) for p in pixels])
+def _looks(pixels: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.float32]]:
+    each = [familiarity.looks(np.asarray(p)) for p in pixels]
+    return {name: np.concatenate([one[name] for one in each]) for name in familiarity.LOOKS}
 
 
 @torch.inference_mode()

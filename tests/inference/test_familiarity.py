@@ -8,7 +8,7 @@ import pytest
 from spinexr.analysis import analyse
 from spinexr.errors import ModelOutputError
 from spinexr.inference import familiarity
-from spinexr.inference.familiarity import THUMBNAIL, Familiarity, FamiliarityFileError
+from spinexr.inference.familiarity import LOOKS, Familiarity, FamiliarityFileError
 from spinexr.inference.predictor import Predictor
 from spinexr.reporting import as_json
 from tests import builders
@@ -28,18 +28,24 @@ def features(seed: int, count: int = 600) -> tuple[np.ndarray, np.ndarray]:
 
 
 RAMP = np.tile(np.linspace(0, 255, 64).astype(np.uint16), (64, 1))
-USUAL = familiarity.thumbnail(RAMP.astype(np.uint8))
 
 
-def thumbnails(seed: int, count: int = 600) -> np.ndarray:
+def pictures(seed: int, count: int = 600) -> np.ndarray:
     """Brighter to the right, each a little brighter or darker than the others."""
     rng = np.random.default_rng(seed)
-    brighter, own = rng.normal(0, 0.1, (count, 1)), rng.normal(0, 0.01, (count, USUAL.size))
-    return (USUAL + brighter + own).astype(np.float32)
+    levels = RAMP * rng.uniform(0.7, 1, (count, 1, 1)) + rng.normal(0, 2, (count, *RAMP.shape))
+    return levels.clip(0, 255).astype(np.uint8)
 
 
-def seen(members: np.ndarray, small: np.ndarray = USUAL) -> dict[str, np.ndarray]:
-    return dict.fromkeys(MEMBERS, members) | {THUMBNAIL: np.resize(small, (len(members), 64))}
+def looks(images: np.ndarray) -> dict[str, np.ndarray]:
+    each = [familiarity.looks(image) for image in images]
+    return {name: np.concatenate([one[name] for one in each]) for name in LOOKS}
+
+
+def seen(members: np.ndarray, images: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """Features of every member, and what the images look like."""
+    shown = np.resize(RAMP, (len(members), *RAMP.shape)) if images is None else images
+    return dict.fromkeys(MEMBERS, members) | looks(shown.astype(np.uint8))
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +53,12 @@ def known() -> Familiarity:
     training, abnormal = features(0)
     validation, _ = features(1)
     member = familiarity.fit(training, abnormal, validation, components=3)
-    small = familiarity.fit(thumbnails(0), abnormal, thumbnails(1), components=1)
-    return familiarity.with_cut(
-        dict.fromkeys(MEMBERS, member) | {THUMBNAIL: small}, seen(validation, thumbnails(1))
-    )
+    seen_then, shown_then = looks(pictures(0)), seen(validation, pictures(1))
+    parts = dict.fromkeys(MEMBERS, member) | {
+        name: familiarity.fit(seen_then[name], abnormal, shown_then[name], components=2)
+        for name in LOOKS
+    }
+    return familiarity.with_cut(parts, shown_then)
 
 
 def far(known: Familiarity, point: np.ndarray) -> bool:
@@ -59,7 +67,7 @@ def far(known: Familiarity, point: np.ndarray) -> bool:
 
 def test_fresh_images_of_the_kind_rarely_exceed_the_cut(known: Familiarity) -> None:
     fresh, _ = features(2, 4000)
-    share = (known.distance(seen(fresh, thumbnails(2, 4000))) > known.cut).mean()
+    share = (known.distance(seen(fresh, pictures(2, 4000))) > known.cut).mean()
     assert 0.002 < share < 0.03
 
 
@@ -82,21 +90,29 @@ def test_one_member_that_finds_it_odd_is_enough(known: Familiarity) -> None:
     assert known.distance(seen(usual) | {MEMBERS[1]: odd})[0] > known.cut
 
 
-@pytest.mark.parametrize("other", [1 - USUAL, USUAL[:, ::-1], USUAL**6, USUAL**0.2])
+@pytest.mark.parametrize("power", [-1, 6, 0.2])
 def test_a_picture_of_turned_polarity_or_shifted_contrast_is_far(
-    known: Familiarity, other: np.ndarray
+    known: Familiarity, power: float
 ) -> None:
-    assert known.distance(seen(np.zeros((1, FEATURES), np.float32), other))[0] > known.cut
+    share = RAMP / 255
+    other = 255 * (1 - share if power == -1 else share**power)
+    assert known.distance(seen(np.zeros((1, FEATURES), np.float32), other[None]))[0] > known.cut
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (640, 424), (2455, 1606), (32, 3000)])
-def test_a_thumbnail_holds_the_means_of_its_fields(shape: tuple[int, int]) -> None:
+def test_looks_are_means_of_fields_and_shares_of_greys(shape: tuple[int, int]) -> None:
     rows = np.repeat(np.arange(8) * 30, -(-shape[0] // 8))[: shape[0]]
-    small = familiarity.thumbnail(np.tile(rows.astype(np.uint8)[:, None], (1, shape[1])))
-    assert small.shape == (1, 64)
+    found = familiarity.looks(np.tile(rows.astype(np.uint8)[:, None], (1, shape[1])))
+    assert {name: value.shape for name, value in found.items()} == {
+        "thumbnail": (1, 64), "histogram": (1, 16),
+    }  # fmt: skip
     np.testing.assert_allclose(
-        small.reshape(8, 8), np.tile(np.arange(8)[:, None] * 30 / 255, (1, 8)), atol=0.05
-    )
+        found["thumbnail"].reshape(8, 8), np.tile(np.arange(8)[:, None] * 30 / 255, (1, 8)),
+        atol=0.05,
+    )  # fmt: skip
+    shares = np.zeros(16)
+    np.add.at(shares, np.arange(8) * 30 // 16, 1 / 8)
+    np.testing.assert_allclose(found["histogram"][0] ** 2, shares, atol=0.01)
 
 
 def test_statistics_survive_their_file(known: Familiarity, tmp_path: Path) -> None:
@@ -104,7 +120,7 @@ def test_statistics_survive_their_file(known: Familiarity, tmp_path: Path) -> No
     familiarity.save(known, file)
     again = familiarity.load(file, MEMBERS)
     fresh, _ = features(3)
-    sample = seen(fresh, thumbnails(3))
+    sample = seen(fresh, pictures(3))
     np.testing.assert_allclose(again.distance(sample), known.distance(sample), rtol=0.02)
     assert again.cut == known.cut
 
@@ -122,7 +138,7 @@ def test_statistics_of_other_members_or_of_no_numbers_are_refused(
 ) -> None:
     file = tmp_path / "familiarity.npz"
     familiarity.save(known, file)
-    with pytest.raises(FamiliarityFileError, match="not of A, B, thumbnail"):
+    with pytest.raises(FamiliarityFileError, match="not of A, B, thumbnail, histogram"):
         familiarity.load(file, ("A", "B"))
     familiarity.save(Familiarity(known.parts, float("nan")), file)
     with pytest.raises(FamiliarityFileError, match="not numbers"):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from spinexr.inference.familiarity import THUMBNAIL, thumbnail
+from spinexr.inference.familiarity import LOOKS, looks
 from spinexr.training import familiarity
 from spinexr.training.examples import Examples
 from spinexr.training.networks import Learner
@@ -38,13 +38,14 @@ def test_statistics_of_checkpoints_tell_other_images_from_their_own(
         checkpoints, ramps(0, 120), ramps(1, 100), mean=(0.5,) * 3, std=(0.25,) * 3, device="cpu",
         progress=lambda *step: steps.append(step),
     )  # fmt: skip
-    assert set(found.parts) == {*architectures, THUMBNAIL}
+    assert set(found.parts) == {*architectures, *LOOKS}
     assert {s[0] for s in steps} == {f"Features of {name}" for name in architectures}
     fresh, others = ramps(2, 100).pixels, 255 - ramps(2, 100).pixels
 
     def beyond(pixels: np.ndarray) -> float:
         seen = {n: features(*checkpoints[n], pixels) for n in architectures}
-        seen[THUMBNAIL] = np.concatenate([thumbnail(p) for p in pixels])
+        each = [looks(p) for p in pixels]
+        seen |= {name: np.concatenate([one[name] for one in each]) for name in LOOKS}
         return float((found.distance(seen) > found.cut).mean())
 
     assert beyond(fresh) <= 0.05
