@@ -12,18 +12,20 @@ from spinexr.domain import MemberScore
 from spinexr.errors import ModelOutputError
 from spinexr.inference.bundle import EnsembleSpec, Flip
 from spinexr.inference.engines.base import ClassifierOutput, Engine
-from spinexr.inference.transforms import Grey, classifier_input
+from spinexr.inference.transforms import Grey, resized, standardised
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Classified:
     """What the members say of one image.
 
-    scores: in the bundle's order. features: float32 (1, C) by name.
+    scores: in the bundle's order. seen: uint8 (size, size), the image as all of them saw it.
+    features: float32 (1, C) by name.
     activation: float32 (h, w), the members' class activation maps weighted as their scores are.
     """
 
     scores: tuple[MemberScore, ...]
+    seen: Grey
     features: dict[str, npt.NDArray[np.float32]]
     activation: npt.NDArray[np.float32]
 
@@ -37,7 +39,8 @@ def classify(engine: Engine, grey: Grey, spec: EnsembleSpec) -> Classified:
     Raises:
         ModelOutputError: a member is missing from the answer or its logit is not finite.
     """
-    single = classifier_input(grey, spec.preprocessing)
+    small = resized(grey, spec.preprocessing)
+    single = standardised(small, spec.preprocessing)
     views = [
         single[..., ::-1] if f is Flip.HORIZONTAL else single for f in spec.preprocessing.flips
     ]
@@ -47,7 +50,7 @@ def classify(engine: Engine, grey: Grey, spec: EnsembleSpec) -> Classified:
         for m in spec.members
     )
     features = {name: a.features.mean(0, keepdims=True) for name, a in answers.items()}
-    return Classified(scores, features, _activation(answers, spec))
+    return Classified(scores, small, features, _activation(answers, spec))
 
 
 def _activation(

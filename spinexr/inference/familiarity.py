@@ -77,14 +77,14 @@ class Familiarity:
         """(N,): 1 is the 99th percentile of validation images in the part that is furthest.
 
         Args:
-            features: float32 (N, C) of each member, and what `looks` gives.
+            features: float32 (N, C) of each member, and what `looks_of` gives.
         """
         scaled = [p.distances(features[n]) / p.scales for n, p in self.parts.items()]
         furthest: Floats = np.concatenate(scaled, 1).max(1)
         return furthest
 
 
-def looks(grey: npt.NDArray[np.uint8]) -> dict[str, Floats]:
+def looks_of(grey: npt.NDArray[np.uint8]) -> dict[str, Floats]:
     """What an image looks like before any network, by the names of `LOOKS`.
 
     Returns:
@@ -92,7 +92,8 @@ def looks(grey: npt.NDArray[np.uint8]) -> dict[str, Floats]:
         roots of the shares of the pixels in as many ranges of grey.
 
     Args:
-        grey: uint8 (H, W).
+        grey: uint8 (H, W), at the size of the members' input as training images are: resizing
+            takes noise away, and with it greys.
     """
     image = Image.fromarray(grey)
     small = image.resize((_SIDE, _SIDE), Image.Resampling.BOX)
@@ -167,7 +168,10 @@ def load(file: Path, names: tuple[str, ...]) -> Familiarity:
     try:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             if int(arrays["version"]) != _VERSION:
-                raise FamiliarityFileError(f"has version {arrays['version']}, not {_VERSION}.")
+                raise FamiliarityFileError(
+                    f"has version {arrays['version']}, not {_VERSION}: `train classifier --resume` "
+                    "writes it anew, or take `familiarity` out of the manifest."
+                )
             found = tuple(str(n) for n in arrays["names"])
             cut = float(arrays["cut"])
             parts = {

@@ -17,7 +17,6 @@ from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from spinexr.domain import (
     ActivationMap,
@@ -32,6 +31,7 @@ from spinexr.domain import (
 from spinexr.errors import BusyError, DeadlineError, ModelOutputError
 from spinexr.inference import classifier, detector, ensemble, familiarity, transforms
 from spinexr.inference.bundle import Bundle, Intensity
+from spinexr.inference.classifier import Classified
 from spinexr.inference.engines.base import Engine
 from spinexr.inference.transforms import Grey
 
@@ -215,9 +215,7 @@ class Predictor:
             firm_confidence=bundle.detector.firm_confidence,
             tentative_confidence=bundle.detector.tentative_confidence,
             candidates=candidates,
-            familiarity=self._familiarity(
-                classified.features, grey[bundle.ensemble.preprocessing.intensity]
-            ),
+            familiarity=self._familiarity(classified),
             activation=(
                 ActivationMap(tuple(map(tuple, classified.activation.tolist())))
                 if abnormal
@@ -226,12 +224,11 @@ class Predictor:
         )
         return TimedPrediction(prediction, MappingProxyType(stages.ms))
 
-    def _familiarity(
-        self, features: dict[str, npt.NDArray[np.float32]], grey: Grey
-    ) -> Familiarity | None:
+    def _familiarity(self, classified: Classified) -> Familiarity | None:
         if self.familiarity is None:
             return None
-        distance = float(self.familiarity.distance(features | familiarity.looks(grey))[0])
+        looks = familiarity.looks_of(classified.seen)
+        distance = float(self.familiarity.distance(classified.features | looks)[0])
         if not np.isfinite(distance):
             raise ModelOutputError(
                 "A model gave features that are not numbers, so there is no result. Its weights "

@@ -58,14 +58,23 @@ def stored_minmax(radiograph: Radiograph) -> Grey:
 
 
 def classifier_input(grey: Grey, preprocessing: Preprocessing) -> npt.NDArray[np.float32]:
-    """float32 (1, 3, size, size): bilinear resize without keeping the aspect, standardised.
+    """float32 (1, 3, size, size): resized and standardised.
 
     Args:
         grey: uint8 (H, W).
     """
+    return standardised(resized(grey, preprocessing), preprocessing)
+
+
+def resized(grey: Grey, preprocessing: Preprocessing) -> Grey:
+    """uint8 (size, size): bilinear, without keeping the aspect."""
     size = (preprocessing.size, preprocessing.size)
-    resized = Image.fromarray(grey).resize(size, Image.Resampling.BILINEAR)
-    scaled = np.asarray(resized, dtype=np.float32) / np.float32(255.0)
+    return np.asarray(Image.fromarray(grey).resize(size, Image.Resampling.BILINEAR))
+
+
+def standardised(small: Grey, preprocessing: Preprocessing) -> npt.NDArray[np.float32]:
+    """float32 (1, 3, size, size) of what `resized` gives."""
+    scaled = small.astype(np.float32) / np.float32(255.0)
     mean = np.array(preprocessing.mean, dtype=np.float32)[:, None, None]
     std = np.array(preprocessing.std, dtype=np.float32)[:, None, None]
     return np.ascontiguousarray(((scaled[None] - mean) / std)[None], dtype=np.float32)

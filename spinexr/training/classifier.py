@@ -35,7 +35,15 @@ from spinexr.training.examples import (
     silent,
 )
 from spinexr.training.networks import Learner, Teacher, location_loss
-from spinexr.training.runs import BEST, LAST, RunFolder, autocast, pick_device
+from spinexr.training.runs import (
+    BEST,
+    LAST,
+    RunFolder,
+    after_no_number,
+    autocast,
+    failures_named,
+    pick_device,
+)
 
 _MARGIN = 1.15  # side of prepared images over that of inputs, for turning and zooming
 _EMA = 0.995  # decay of the averaged weights that are validated and kept
@@ -153,14 +161,16 @@ def train(
         part.validation, side=options.size, intensity=intensity, cache=store,
         fingerprint=part.fingerprint, progress=progress,
     )  # fmt: skip
-    loop = _Loop(
-        architecture, options, len(part.training), where, folder, teacher=taught_by,
-        resumed=state is not None,
-    )  # fmt: skip
-    if weights is not None:
-        loop.start_from(weights)
+    with failures_named(where, lambda: "the beginning"):
+        loop = _Loop(
+            architecture, options, len(part.training), where, folder, teacher=taught_by,
+            resumed=state is not None,
+        )  # fmt: skip
+        if weights is not None:
+            loop.start_from(weights)
+        if state is not None:
+            loop.restore(state)
     if state is not None:
-        loop.restore(state)
         report(f"{architecture}: going on after epoch {loop.epoch}.")
     else:
         folder.began_with(loop.learner.initial)
@@ -169,7 +179,8 @@ def train(
         report(f"{architecture}: starting from {loop.learner.initial} weights{why} on {where}.")
     while loop.epoch < options.epochs and not loop.out_of_patience:
         started = time.monotonic()
-        row = loop.guarded_epoch(training, validation, progress)
+        with failures_named(where, lambda: f"epoch {loop.epoch + 1}, step {loop.step + 1}"):
+            row = loop.run_epoch(training, validation, progress)
         row["seconds"] = time.monotonic() - started
         loop.keep(row)
         report(
@@ -177,7 +188,8 @@ def train(
             f"{options.size_at(loop.epoch - 1)} px: loss {row['train_loss']:.4f}, validation loss "
             f"{row['val_loss']:.4f}, AUROC {row['val_auroc']:.4f}, {row['seconds']:.0f} s"
         )
-    return _judged(architecture, folder, validation, options, where, loop.epoch)
+    with failures_named(where, lambda: "the validation of the best epoch"):
+        return _judged(architecture, folder, validation, options, where, loop.epoch)
 
 
 def best(architecture: str, folder: RunFolder) -> nn.Module:
@@ -226,10 +238,6 @@ class _Loop:
         best = max(range(len(full)), key=lambda n: full[n]["val_auroc"])
         return len(full) - 1 - best >= self.options.patience
 
-    def lost_device(self) -> bool:
-        """Whether a RuntimeError may mean that the accelerator is gone."""
-        return self.device.type != "cpu"
-
     def start_from(self, weights: dict[str, Tensor]) -> None:
         """Take over a trained network; what says where starts afresh."""
         self.learner.network.load_state_dict(weights)
@@ -270,30 +278,6 @@ class _Loop:
             },
         )
         self.folder.record(self.rows)
-
-    def guarded_epoch(
-        self, training: Examples, validation: Examples, progress: Progress
-    ) -> dict[str, float]:
-        """An epoch, with a device that fails in it named.
-
-        Raises:
-            TrainingError: the device failed, or a loss or an answer is not a number.
-        """
-        try:
-            return self.run_epoch(training, validation, progress)
-        except RuntimeError as e:
-            if not self.lost_device():
-                raise
-            place = f"epoch {self.epoch + 1}, step {self.step + 1}"
-            if isinstance(e, torch.OutOfMemoryError):
-                raise TrainingError(
-                    f"The device {self.device} has too little memory in {place}: start again with "
-                    "a smaller --batch or --size."
-                ) from e
-            raise TrainingError(
-                f"The device {self.device} failed in {place}: {str(e).splitlines()[0]}. Go on "
-                "with --resume when it is back."
-            ) from e
 
     def run_epoch(
         self, training: Examples, validation: Examples, progress: Progress
@@ -348,8 +332,7 @@ class _Loop:
         if not math.isfinite(value):
             raise TrainingError(
                 f"The loss is {value} in epoch {self.epoch + 1}, step {step + 1} of "
-                f"{self.steps}. The checkpoints of epoch {self.epoch} are kept; start again "
-                "with a lower --learning-rate."
+                f"{self.steps}. {after_no_number(self.epoch)}"
             )
         self.optimizer.zero_grad(set_to_none=True)
         scaled: Any = self.scaler.scale(loss)

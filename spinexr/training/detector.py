@@ -32,7 +32,13 @@ from spinexr.training.examples import (
     relative_boxes,
     silent,
 )
-from spinexr.training.runs import RunFolder, computes_in_bfloat16, pick_device, save_whole
+from spinexr.training.runs import (
+    RunFolder,
+    after_no_number,
+    computes_in_bfloat16,
+    pick_device,
+    save_whole,
+)
 
 torch_runtime.prepare()
 
@@ -164,8 +170,7 @@ def train(
         if trainer.loss is not None and not torch.isfinite(trainer.loss).all():
             raise TrainingError(
                 f"The loss is {trainer.loss.item()} in epoch {trainer.epoch + 1}, step {step} of "
-                f"{steps}. The checkpoints of epoch {trainer.epoch} are kept; start again with a "
-                "lower --learning-rate."
+                f"{steps}. {after_no_number(trainer.epoch)}"
             )
         progress(f"{options.architecture} epoch {trainer.epoch + 1}", step, steps)
 

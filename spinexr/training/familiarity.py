@@ -14,10 +14,11 @@ import torch
 from spinexr.inference import familiarity
 from spinexr.inference.engines.torch_checkpoints import load_classifier
 from spinexr.training.examples import Examples, Progress, silent
-from spinexr.training.runs import autocast, pick_device
+from spinexr.training.runs import autocast, failures_named, pick_device
 
 _COMPONENTS = 64  # 1.1 MB for the three standard members
-# With more of them the subspaces also hold what is no radiograph.
+# With more of them the subspaces hold what is no radiograph too. So chosen that phantoms of shifted
+# contrast are far, and no more phantoms as they are than without looks.
 _LOOKS_COMPONENTS = {"thumbnail": 4, "histogram": 6}
 _MOST = 1500  # training images that the statistics are taken from
 _BATCH = 64
@@ -45,29 +46,32 @@ def fit(
     count = min(_MOST, len(training))
     chosen = np.sort(rng.choice(len(training), count, replace=False))
     parts, seen = {}, {}
-    for name, (architecture, file) in checkpoints.items():
-        network: Any = load_classifier(file, architecture)
-        network.to(where, memory_format=torch.channels_last)
+    with failures_named(where, lambda: "the features of the training images"):
+        for name, (architecture, file) in checkpoints.items():
+            network: Any = load_classifier(file, architecture)
+            network.to(where, memory_format=torch.channels_last)
 
-        def features(
-            pixels: npt.NDArray[np.uint8],
-            *,
-            exact: bool,
-            network: torch.nn.Module = network,
-            name: str = name,
-        ) -> npt.NDArray[np.float32]:
-            with contextlib.nullcontext() if exact else autocast(where):
-                return _features(network, pixels, mean, std, where, f"Features of {name}", progress)
+            def features(
+                pixels: npt.NDArray[np.uint8],
+                *,
+                exact: bool,
+                network: torch.nn.Module = network,
+                name: str = name,
+            ) -> npt.NDArray[np.float32]:
+                with contextlib.nullcontext() if exact else autocast(where):
+                    return _features(
+                        network, pixels, mean, std, where, f"Features of {name}", progress
+                    )
 
-        # The cut-off is set on features as they will be when serving; where the training images
-        # lie is told as well in less time.
-        seen[name] = features(validation.pixels, exact=True)
-        parts[name] = familiarity.fit(
-            features(training.pixels[chosen], exact=False),
-            training.abnormal[chosen],
-            seen[name],
-            components=_COMPONENTS,
-        )
+            # The cut-off is set on features as they will be when serving; where the training images
+            # lie is told as well in less time.
+            seen[name] = features(validation.pixels, exact=True)
+            parts[name] = familiarity.fit(
+                features(training.pixels[chosen], exact=False),
+                training.abnormal[chosen],
+                seen[name],
+                components=_COMPONENTS,
+            )
     looks = _looks(training.pixels[chosen])
     seen |= _looks(validation.pixels)
     for name, components in _LOOKS_COMPONENTS.items():
@@ -78,7 +82,7 @@ def fit(
 
 
 def _looks(pixels: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.float32]]:
-    each = [familiarity.looks(np.asarray(p)) for p in pixels]
+    each = [familiarity.looks_of(np.asarray(p)) for p in pixels]
     return {name: np.concatenate([one[name] for one in each]) for name in familiarity.LOOKS}
 
 

@@ -15,7 +15,7 @@ import contextlib
 import csv
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +207,39 @@ def pick_device(wanted: str) -> torch.device:
         return torch_runtime.pick_device(wanted)
     except RuntimeError as e:
         raise TrainingError(f"{e} A run that began there can go on elsewhere.") from e
+
+
+@contextlib.contextmanager
+def failures_named(device: torch.device, place: Callable[[], str]) -> Iterator[None]:
+    """An accelerator that fails is named, with the place that it was at.
+
+    Raises:
+        TrainingError: it failed, or has too little memory.
+    """
+    try:
+        yield
+    except RuntimeError as e:
+        if not _may_go_away(device):
+            raise
+        if isinstance(e, torch.OutOfMemoryError):
+            raise TrainingError(
+                f"The device {device} has too little memory in {place()}: start again with a "
+                "smaller --batch or --size."
+            ) from e
+        raise TrainingError(
+            f"The device {device} failed in {place()}: {str(e).splitlines()[0]}. Go on with "
+            "--resume when it is back."
+        ) from e
+
+
+def _may_go_away(device: torch.device) -> bool:
+    return device.type != "cpu"
+
+
+def after_no_number(epochs: int) -> str:
+    """What is left of a run whose loss is no number after so many whole epochs, and what to do."""
+    kept = f"The checkpoints of epoch {epochs} are kept" if epochs else "No epoch was finished"
+    return f"{kept}; start again with a lower --learning-rate and another --out."
 
 
 def computes_in_bfloat16() -> bool:

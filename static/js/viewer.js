@@ -229,10 +229,11 @@ export class Viewer {
       // A line is drawn in one go, or from click to click.
       this.ended = !(clicked && this.ended);
     }
-    if (clicked && this.alone && this.tool === "pan") {
-      this.centre(event);
-    } else if (clicked && this.box && this.gesture !== "measure") {
+    if (clicked && this.box && this.gesture !== "measure") {
       this.box.dispatchEvent(new CustomEvent("choose"));
+    }
+    if (clicked && this.alone && event.button === 0 && this.tool === "pan") {
+      this.centre(event);
     }
     if (!this.pointers.size) {
       this.gesture = null;

@@ -162,6 +162,7 @@ export class Worklist {
     if (this.chosen === item && item.article) {
       this.choose(item);
     }
+    this.showPlace();
   }
 
   // Without names: those of files often are those of patients.

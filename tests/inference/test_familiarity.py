@@ -38,7 +38,7 @@ def pictures(seed: int, count: int = 600) -> np.ndarray:
 
 
 def looks(images: np.ndarray) -> dict[str, np.ndarray]:
-    each = [familiarity.looks(image) for image in images]
+    each = [familiarity.looks_of(image) for image in images]
     return {name: np.concatenate([one[name] for one in each]) for name in LOOKS}
 
 
@@ -99,10 +99,25 @@ def test_a_picture_of_turned_polarity_or_shifted_contrast_is_far(
     assert known.distance(seen(np.zeros((1, FEATURES), np.float32), other[None]))[0] > known.cut
 
 
+def dotted(times: int) -> np.ndarray:
+    """A picture as others, in dots of darker and brighter pixels."""
+    picture = np.kron(0.75 * RAMP, np.ones((times, times)))
+    rows, columns = np.indices(picture.shape)
+    return np.asarray(picture * np.where((rows + columns) % 2, 0.7, 1.3))
+
+
+def test_greys_that_no_thumbnail_sees_are_far(known: Familiarity) -> None:
+    still = np.zeros((1, FEATURES), np.float32)
+    plain, dots = seen(still, (0.75 * RAMP)[None]), seen(still, dotted(1)[None])
+    assert known.distance(plain)[0] <= known.cut
+    assert known.distance(dots)[0] > known.cut
+    assert known.distance(dots | {"histogram": plain["histogram"]})[0] <= known.cut
+
+
 @pytest.mark.parametrize("shape", [(8, 8), (640, 424), (2455, 1606), (32, 3000)])
 def test_looks_are_means_of_fields_and_shares_of_greys(shape: tuple[int, int]) -> None:
     rows = np.repeat(np.arange(8) * 30, -(-shape[0] // 8))[: shape[0]]
-    found = familiarity.looks(np.tile(rows.astype(np.uint8)[:, None], (1, shape[1])))
+    found = familiarity.looks_of(np.tile(rows.astype(np.uint8)[:, None], (1, shape[1])))
     assert {name: value.shape for name, value in found.items()} == {
         "thumbnail": (1, 64), "histogram": (1, 16),
     }  # fmt: skip
@@ -130,6 +145,15 @@ def test_a_damaged_file_is_refused(damage: bytes, tmp_path: Path) -> None:
     file = tmp_path / "familiarity.npz"
     file.write_bytes(damage)
     with pytest.raises(FamiliarityFileError):
+        familiarity.load(file, MEMBERS)
+
+
+def test_a_file_of_an_older_version_says_what_to_do(known: Familiarity, tmp_path: Path) -> None:
+    file = tmp_path / "familiarity.npz"
+    familiarity.save(known, file)
+    with np.load(file) as arrays:
+        np.savez(file, **(dict(arrays) | {"version": np.array(1)}))
+    with pytest.raises(FamiliarityFileError, match=r"version 1, not 2: .*--resume"):
         familiarity.load(file, MEMBERS)
 
 
@@ -164,6 +188,17 @@ def test_an_unfamiliar_image_is_answered_with_a_warning(known: Familiarity) -> N
     document = as_json.document(odd)
     assert document["familiarity"]["unlike_training_images"] is True
     assert document["familiarity"]["distance"] > document["familiarity"]["cut"]
+
+
+def test_an_image_is_looked_at_as_the_members_see_it(known: Familiarity) -> None:
+    """The dots of a large image are gone at the size of the input."""
+    predictor = Predictor(fake_bundle(), FakeEngine(), familiarity=known)
+    try:
+        large = builders.dicom((16 * dotted(20)).astype(np.uint16))
+        found = analyse(large, predictor=predictor, max_pixels=10**7)
+    finally:
+        predictor.close()
+    assert "unlike_training_images" not in {n.code for n in found.notices}
 
 
 def test_a_bundle_without_statistics_says_nothing(predictor: Predictor) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from spinexr.inference.familiarity import LOOKS, looks
+from spinexr.inference.familiarity import LOOKS, looks_of
 from spinexr.training import familiarity
 from spinexr.training.examples import Examples
 from spinexr.training.networks import Learner
@@ -44,7 +44,7 @@ def test_statistics_of_checkpoints_tell_other_images_from_their_own(
 
     def beyond(pixels: np.ndarray) -> float:
         seen = {n: features(*checkpoints[n], pixels) for n in architectures}
-        each = [looks(p) for p in pixels]
+        each = [looks_of(p) for p in pixels]
         seen |= {name: np.concatenate([one[name] for one in each]) for name in LOOKS}
         return float((found.distance(seen) > found.cut).mean())
 

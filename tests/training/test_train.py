@@ -170,6 +170,8 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_checkpoi
     )
     with pytest.raises(TrainingError, match=r"loss is nan in epoch 2, step 1 .* epoch 1 are kept"):
         train(resume=True)
+    with pytest.raises(TrainingError, match=r"No epoch was finished; .* another --out"):
+        train("other")
     kept = RunFolder(tmp_path / "run").load(LAST)
     assert kept["epoch"] == 1
     assert all(torch.isfinite(t).all() for t in kept["learner"].values())
@@ -194,12 +196,32 @@ def test_a_lost_device_is_said_and_the_run_can_go_on(
     with pytest.raises(Killed):
         train(progress=killed_after(1))
     # No such device here: the CPU plays its part until the step fails.
-    monkeypatch.setattr(classifier, "location_loss", lost)
-    monkeypatch.setattr(classifier._Loop, "lost_device", lambda *_: True)
-    with pytest.raises(TrainingError, match=r"epoch 2, step 1: CUDA error.*--resume"):
-        train(resume=True)
-    monkeypatch.undo()
+    for step, said in (
+        ("location_loss", "epoch 2, step 1"), ("_logits", "epoch 2, step 4"),
+        ("_groups", "the beginning"), ("_judged", "the validation of the best epoch"),
+    ):  # fmt: skip
+        with monkeypatch.context() as patched:
+            patched.setattr(runs, "_may_go_away", lambda _device: True)
+            patched.setattr(classifier, step, lost)
+            with pytest.raises(TrainingError, match=f"{said}: CUDA error.*--resume"):
+                train(resume=True)
     assert train(resume=True).epochs == 3
+
+
+def test_a_device_that_is_lost_or_small_is_named_and_a_fault_of_the_program_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def failing(error: RuntimeError) -> None:
+        with runs.failures_named(torch.device("cpu"), lambda: "epoch 7"):
+            raise error
+
+    with pytest.raises(RuntimeError, match="a fault"):
+        failing(RuntimeError("a fault"))
+    monkeypatch.setattr(runs, "_may_go_away", lambda _device: True)
+    with pytest.raises(TrainingError, match=r"too little memory in epoch 7: .*--batch"):
+        failing(torch.OutOfMemoryError("CUDA out of memory"))
+    with pytest.raises(TrainingError, match=r"failed in epoch 7: a fault\. Go on"):
+        failing(RuntimeError("a fault"))
 
 
 def test_training_stops_early_when_validation_no_longer_gets_better(
@@ -370,11 +392,14 @@ def test_the_best_epoch_is_kept_not_the_last(
 
 @pytest.fixture(scope="module")
 def bundle(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Everything by the commands, without a test part; the first one is killed by SIGKILL after its
-    first epoch."""
+    """Everything by the commands, with a test part that cannot be opened; the first one is killed
+    by SIGKILL after its first epoch."""
     out = tmp_path_factory.mktemp("bundle")
     only_train = tmp_path_factory.mktemp("train") / "phantoms"
     shutil.copytree(data, only_train, ignore=shutil.ignore_patterns("test*"))
+    # Whoever opens or lists these fails, in whichever process.
+    (only_train / "annotations/test.csv").mkdir()
+    (only_train / "test_images").symlink_to("test_images")
     common = ("--data", str(only_train), "--out", str(out), *TOY)
     process = subprocess.Popen(
         [sys.executable, "-m", "spinexr", "train", "classifier", *common, "--epochs", "2"],
