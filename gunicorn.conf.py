@@ -50,6 +50,9 @@ keepalive = 5
 # Connections that wait must leave descriptors for those that are served.
 worker_connections = max(threads + 1, min(1000, _descriptors() - 200))
 control_socket_disable = True  # one path for all servers of a user, and nobody talks to it
+# Proxies are named in the settings, and the application reads what they say. gunicorn would believe
+# everybody on this machine.
+forwarded_allow_ips = ""
 # Our own log names endpoints; gunicorn's access log would write down paths and queries.
 accesslog = None
 errorlog = "-"

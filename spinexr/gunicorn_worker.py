@@ -2,7 +2,8 @@
 
 gunicorn reads headers and bodies from a socket that waits without end, so a handful of clients that
 send a byte now and then would take all threads. Here a request has one time for its head and one
-for all of it, and an answer has one to be taken.
+for all of it, and an answer has one to be taken. What gunicorn's main thread waits for, it has the
+poller wait for, since nobody is accepted or answered meanwhile.
 """
 
 from __future__ import annotations
@@ -10,8 +11,11 @@ from __future__ import annotations
 import errno
 import selectors
 import socket
+import ssl
 import sys
 import time
+from collections import deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import FrameType
@@ -30,6 +34,8 @@ HEAD_TIMEOUT_S = 10.0  # request line and headers, 8 KB as a rule
 _PROBES = (b"GET /livez ", b"GET /readyz ")
 _WITH_BODY = (b"\r\ncontent-length:", b"\r\ntransfer-encoding:")
 _LONGEST_PROBE_BYTES = 2048
+_LINGER_S = 2.0  # for a client to close first; as in gunicorn, which waits for each
+_LINGER_BYTES = 64 * 1024
 _REST_S = 0.05  # of a server that may open no more, until it looks again
 ANSWER_TIMEOUT_S = 60.0  # 6 MB, the largest answer, at 0.8 Mbit/s
 
@@ -44,12 +50,17 @@ class TimedUnreader(SocketUnreader):  # type: ignore[misc]  # gunicorn has no ty
 
     def begin(self) -> None:
         """A request begins."""
-        self._began = time.monotonic()
+        now = time.monotonic()
+        self._head_ends, self._ends = now + HEAD_TIMEOUT_S, now + self._whole_s
         self._reading_head = True
 
     def head_is_read(self) -> None:
         """What comes now is the body."""
         self._reading_head = False
+
+    def hear_out(self, most_s: float) -> None:
+        """All that is still to come has so long, whatever the request had."""
+        self._ends = min(self._ends, time.monotonic() + most_s)
 
     def chunk(self, size_hint: int | None = None) -> bytes:
         """What comes next.
@@ -58,8 +69,7 @@ class TimedUnreader(SocketUnreader):  # type: ignore[misc]  # gunicorn has no ty
             NoMoreData: the head is late; there is nobody worth answering.
             SlowUploadError: the body is.
         """
-        allowed = HEAD_TIMEOUT_S if self._reading_head else self._whole_s
-        left = self._began + allowed - time.monotonic()
+        left = (self._head_ends if self._reading_head else self._ends) - time.monotonic()
         earlier = self.sock.gettimeout()
         try:
             # 0 would mean not to wait and to raise another error.
@@ -79,6 +89,14 @@ class TimedUnreader(SocketUnreader):  # type: ignore[misc]  # gunicorn has no ty
 
 
 class _TimedConnection(TConn):  # type: ignore[misc]  # gunicorn has no types
+    linger: Callable[[TConn], None]  # of the worker
+
+    def close(self, graceful: bool = False) -> None:
+        if graceful:
+            type(self).linger(self)
+        else:
+            super().close()
+
     def init(self) -> None:
         super().init()
         if not isinstance(self.parser.unreader, TimedUnreader):
@@ -110,8 +128,9 @@ class _DiscreetLog:
 class _CheckedBody:
     """A reader of bodies that says of a malformed one what the application understands."""
 
-    def __init__(self, reader: Any) -> None:
+    def __init__(self, reader: Any, unreader: TimedUnreader) -> None:
         self._reader = reader
+        self.hear_out = unreader.hear_out
 
     def read(self, size: int) -> bytes:
         """Up to `size` bytes, none at the end.
@@ -129,8 +148,9 @@ class _CheckedBody:
 
 
 def _first_bytes(sock: socket.socket) -> bytes | None:
-    """What has arrived on a new connection, left there; None where nothing has."""
+    """What has arrived on a connection, left there; None where nothing has."""
     try:
+        sock.setblocking(False)  # with a time limit Python waits, whatever the flags say
         return sock.recv(_LONGEST_PROBE_BYTES, socket.MSG_PEEK | socket.MSG_DONTWAIT)
     except BlockingIOError:
         return None
@@ -157,6 +177,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         log: Any = self.log
         self.log: Any = _DiscreetLog(log)
         self._prober = ThreadPoolExecutor(1, thread_name_prefix="probes")
+        self._lingering: deque[TConn] = deque()  # the first to end first
+        _TimedConnection.linger = self._linger
         super().init_process()
 
     def accept(self, listener: socket.socket) -> None:
@@ -176,7 +198,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     def enqueue_req(self, conn: TConn) -> None:
         """Have a connection handled once it says something; a probe by a thread of its own."""
         began = conn.initialized or conn.data_ready
-        head = _first_bytes(conn.sock)
+        # A request that was read ahead is first, and what has arrived since may belong to it.
+        ahead = conn.parser is not None and conn.parser.unreader.buf.getvalue()
+        head = b"" if ahead else _first_bytes(conn.sock)
         if head is None and not began:
             self._await_first_bytes(conn)
             return
@@ -195,6 +219,44 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         readable = partial(self.on_pending_socket_readable, conn)
         self.poller.register(conn.sock, selectors.EVENT_READ, readable)
 
+    def murder_pending(self) -> None:
+        """Close what has waited long enough."""
+        super().murder_pending()
+        while self._lingering and self._lingering[0].timeout <= time.monotonic():
+            self._end(self._lingering[0])
+
+    def _linger(self, conn: TConn) -> None:
+        """Say that no more is coming, and close once the client has (RFC 9112, 9.6): closing at
+        once would take an answer back that it has not read."""
+        try:
+            conn.sock.shutdown(socket.SHUT_WR)
+            conn.sock.setblocking(False)
+            conn.unheard = _LINGER_BYTES
+            self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._drain, conn))
+        except (OSError, ValueError):  # gone
+            conn.close()
+            return
+        conn.timeout = time.monotonic() + _LINGER_S
+        self._lingering.append(conn)
+        self.nr_conns += 1  # its descriptor is still open
+
+    def _drain(self, conn: TConn, _sock: socket.socket) -> None:
+        try:
+            data = conn.sock.recv(min(conn.unheard, 4096))
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return
+        except OSError:
+            data = b""
+        conn.unheard -= len(data)
+        if not data or conn.unheard <= 0:
+            self._end(conn)
+
+    def _end(self, conn: TConn) -> None:
+        self._lingering.remove(conn)
+        self.poller.unregister(conn.sock)
+        self.nr_conns -= 1
+        conn.close()
+
     def handle(self, conn: TConn) -> Any:
         """One request of a connection."""
         if conn.parser is not None:
@@ -204,7 +266,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     def handle_request(self, req: Any, conn: TConn) -> Any:
         """The application's answer to a request whose head has arrived."""
         conn.parser.unreader.head_is_read()
-        req.body.reader = _CheckedBody(req.body.reader)
+        req.body.reader = _CheckedBody(req.body.reader, conn.parser.unreader)
         conn.sock.settimeout(ANSWER_TIMEOUT_S)
         return super().handle_request(req, conn)
 

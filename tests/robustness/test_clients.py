@@ -72,6 +72,77 @@ def test_a_probe_that_promises_a_body_holds_up_no_other(service: Service, header
             assert prober.get("/livez").status == 200
 
 
+PROBE = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+def alive(service: Service) -> bool:
+    """Whether somebody else hears so within the time of an orchestrator's probe."""
+    with contextlib.closing(Client(service.port, timeout_s=5.0)) as prober:
+        return all(prober.get(path).status == 200 for path in ("/livez", "/readyz"))
+
+
+def test_questions_asked_ahead_of_answers_hold_up_no_other(service: Service) -> None:
+    """Seen failing where what was read ahead is forgotten (tools/weaken.py)."""
+    with connected(service) as raw:
+        raw.sendall(2 * PROBE)
+        assert answer(raw).status == 200
+        assert alive(service)
+        raw.sendall(PROBE)
+        assert alive(service)
+
+
+def test_an_upload_that_is_begun_ahead_is_no_probe(service: Service) -> None:
+    """Its head ends where a probe follows: together they would hold the probes' thread.
+
+    Seen failing where what was read ahead is forgotten (tools/weaken.py).
+    """
+    with connected(service) as raw:
+        raw.sendall(
+            b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            b"POST /upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n"
+            b"Content-Type: multipart/form-data; boundary=x\r\nX: "
+        )
+        raw.recv(1)
+        raw.sendall(b"GET /livez HTTP/1.1\r\n\r\n")  # a second host would be refused
+        assert alive(service)
+
+
+def test_answered_connections_that_stay_open_hold_up_no_other(service: Service) -> None:
+    """Seen failing where the end of a connection is waited for (tools/weaken.py)."""
+    with contextlib.ExitStack() as held:
+        for _ in range(30):
+            raw = held.enter_context(connected(service))
+            raw.sendall(b"GET /livez HTTP/1.0\r\n\r\n")
+        assert alive(service)
+
+
+def test_what_a_refused_request_still_sends_is_not_heard_for_long(service: Service) -> None:
+    """A byte now and then would hold a thread until the time of uploads is over.
+
+    Seen failing where a refused body is heard to its end (tools/weaken.py).
+    """
+    with connected(service) as raw:
+        raw.sendall(b"POST /nothing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n")
+        raw.settimeout(1.0)
+        for _ in range(30):  # of the 120 s that an upload has
+            raw.sendall(b"x")
+            with contextlib.suppress(TimeoutError):
+                assert raw.recv(12) == b"HTTP/1.1 404"
+                break
+        else:
+            pytest.fail("no answer")
+
+
+def test_a_neighbour_that_is_no_proxy_cannot_say_where_it_is(service: Service) -> None:
+    """gunicorn believes all of this machine; here a proxy has to be named.
+
+    Seen failing where all of this machine is believed (tools/weaken.py).
+    """
+    with connected(service) as raw:
+        raw.sendall(b"GET /a/livez HTTP/1.1\r\nHost: localhost\r\nSCRIPT_NAME: /a\r\n\r\n")
+        assert answer(raw).status == 404
+
+
 def test_silent_connections_hold_no_thread(small_weights: Path, tmp_path: Path) -> None:
     """Seen failing where silence holds a thread (tools/weaken.py)."""
     with running(small_weights, tmp_path) as service, contextlib.ExitStack() as held:
