@@ -121,6 +121,7 @@ def test_the_images_run_as_nobody_special_and_report_their_health() -> None:
     serving = [s for s in stages if 'CMD ["gunicorn"' in s]
     assert [s.splitlines()[0] for s in serving] == ["base AS full", "base AS serve"]
     for stage in serving:
+        assert "SPINEXR_INSECURE=1" in stage
         assert stage.index("USER 1000") < stage.index('CMD ["gunicorn"')
         command = stage.split("HEALTHCHECK", 1)[1].split("CMD ", 1)[1].split("\n", 1)[0]
         program = json.loads(command)

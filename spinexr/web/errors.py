@@ -30,7 +30,7 @@ from spinexr.errors import (
     UnanalysableError,
 )
 from spinexr.faults import describe
-from spinexr.web.requests import note_error
+from spinexr.web.requests import OUT_OF_DESCRIPTORS, note_error, too_many_files
 from spinexr.web.state import state
 
 _log = structlog.stdlib.get_logger("spinexr.web")
@@ -142,6 +142,8 @@ def _of_other_methods(method: str) -> str:
 
 
 def _fault(error: Exception) -> Response:
+    if isinstance(error, OSError) and error.errno in OUT_OF_DESCRIPTORS:
+        return _refusal(too_many_files())
     _log.error("fault", request=g.get("request_id", "-"), fault=describe(error))
     return _answer(
         HTTPStatus.INTERNAL_SERVER_ERROR,

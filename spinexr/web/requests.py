@@ -20,6 +20,7 @@ from spinexr.web.state import state
 _log = structlog.stdlib.get_logger("spinexr.web")
 
 # A little more than the uploads that people try by mistake; beyond it the connection is cut.
+OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 _HEARD_OUT_BYTES = 64 * 1024 * 1024
 _HEARD_OUT_S = 10.0
 _CHUNK_BYTES = 64 * 1024
@@ -102,9 +103,14 @@ def register(app: Flask) -> None:
         return response
 
 
+def too_many_files() -> BusyError:
+    """The error where no file can be opened."""
+    return BusyError("Too many files are open at once. Try again in a few seconds.")
+
+
 def _unkept(error: OSError) -> BusyError | StorageError:
-    if error.errno in (errno.EMFILE, errno.ENFILE):
-        return BusyError("Too many files are open at once. Try again in a few seconds.")
+    if error.errno in OUT_OF_DESCRIPTORS:
+        return too_many_files()
     return StorageError(
         "The server has no room to receive the file. Nothing was analysed; try again later."
     )

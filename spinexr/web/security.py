@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from flask import Flask, Response, request
 from flask_limiter import Limiter
 from flask_limiter.util import get_remote_address
+from werkzeug.exceptions import SecurityError
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from spinexr.errors import CrossSiteError, RateLimitError
@@ -37,7 +38,12 @@ _LOGINS = "20 per minute"  # of one address; a token of 256 bits is not guessed 
 
 def register(app: Flask, settings: Settings) -> None:
     """Add the headers; results are never cached; no origin but the configured ones may call."""
-    app.config["TRUSTED_HOSTS"] = _trusted_hosts(settings)
+    names = _trusted_hosts(settings)
+    app.config["TRUSTED_HOSTS"] = names
+    if names and ":" in settings.host:
+        # werkzeug cannot compare addresses of IPv6.
+        app.config["TRUSTED_HOSTS"] = None
+        app.before_request(_of_names(names))
     if settings.proxies:
         n = settings.proxies
         app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
@@ -80,9 +86,18 @@ def _trusted_hosts(settings: Settings) -> list[str] | None:
     """
     if settings.trusted_hosts:
         return list(settings.trusted_hosts)
-    if settings.open_beyond_this_machine or settings.proxies or ":" in settings.host:
-        return None  # werkzeug cannot compare addresses of IPv6
+    if settings.open_beyond_this_machine or settings.proxies:
+        return None
     return ["localhost", ".localhost", "127.0.0.1", settings.host]
+
+
+def _of_names(names: list[str]) -> Callable[[], None]:
+    def refuse_other_names() -> None:
+        asked = urlsplit(f"//{request.host}").hostname or ""
+        if not any(asked.endswith(n) if n.startswith(".") else asked == n for n in names):
+            raise SecurityError(f"Host {request.host!r} is not trusted.")
+
+    return refuse_other_names
 
 
 class _Below:

@@ -18,7 +18,7 @@ _DECIDING = ("Modality", "Rows", "Columns", "BitsStored", "PhotometricInterpreta
 
 
 def with_script_in(*keywords: str) -> bytes:
-    texts = {"LO", "SH", "PN", "CS", "LT", "ST", "UT"}
+    texts = {"AS", "LO", "SH", "PN", "CS", "LT", "ST", "UT"}
     attributes = {k: SCRIPT for k in keywords if dictionary_VR(tag_for_keyword(k) or 0) in texts}
     assert attributes
     return builders.dicom(attributes=attributes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +23,7 @@ from spinexr.errors import (
     DecodingTimeoutError,
     SpineXRError,
 )
-from spinexr.imaging import reader
+from spinexr.imaging import reader, shared_memory
 from spinexr.imaging.sandbox import Sandbox, SandboxOptions
 from tests import builders, hostile_work
 from tests.processes import ROOT, environment
@@ -138,6 +140,20 @@ def test_nothing_stays_in_shared_memory(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere, shared memory is not written to")
+@pytest.mark.skipif(sys.platform != "linux", reason="where blocks are files")
+def test_a_block_is_removed_where_no_file_may_be_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(_name: str) -> None:
+        raise OSError(errno.EMFILE, "none left")
+
+    name = f"spinexr-{os.getpid()}-none-left"
+    shared_memory.create(name, memoryview(b"pixels")).close()
+    assert name in blocks()
+    monkeypatch.setattr(shared_memory, "SharedMemory", none_left)
+    shared_memory.remove(name)
+    resource_tracker.unregister(f"/{name}", "shared_memory")
+    assert name not in blocks()
+
+
 def test_too_little_shared_memory_is_busy_not_a_damaged_file(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ import math
 import zlib
 
 import numpy as np
+import psutil
 import pytest
 from pydicom import uid
 
@@ -88,7 +89,10 @@ def test_no_damaged_file_ends_in_anything_but_a_result_or_a_refusal(
     assert service.worker.is_running()
     assert service.worker.pid == service._worker().pid
     limit = 384 * 1024 * 1024
-    for reader in service.readers():
+    readers = service.readers()
+    assert readers
+    for reader in readers:
+        assert reader.rlimit(psutil.RLIMIT_AS)[1] <= limit
         assert peak_bytes(reader) <= limit
     assert service.leftovers() == []
     scale.record("mutations", syntax=syntax, files=number, slowest_s=round(slowest, 2), **statuses)

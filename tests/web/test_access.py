@@ -86,6 +86,18 @@ def test_a_host_name_that_is_not_trusted_is_refused(make_app: Callable[..., Flas
     assert client.get("/livez", headers={"Host": "reader.example"}).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [("[::1]:5000", 200), ("[::1]", 200), ("localhost:5000", 200), ("a.localhost", 200),
+     ("evil.example", 400), ("[::2]:5000", 400), ("evil.localhost.example", 400)],
+)  # fmt: skip
+def test_a_server_on_the_loopback_address_of_ipv6_answers_to_its_own_names_alone(
+    make_app: Callable[..., Flask], host: str, status: int
+) -> None:
+    client = make_app(host="::1").test_client()
+    assert client.get("/livez", headers={"Host": host}).status_code == status
+
+
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "10.0.0.1"])
 def test_a_name_that_leads_to_this_machine_alone_is_not_its_name(
     client: FlaskClient, host: str

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import errno
+from pathlib import Path
+
 import pydicom
 import pytest
 from flask.testing import FlaskClient
@@ -54,6 +57,19 @@ def test_every_sample_can_be_taken_along(client: FlaskClient, name: str) -> None
         assert answer.mimetype == "application/dicom"
         assert answer.data[128:132] == b"DICM"
         assert f"{name}.dcm" in answer.headers["Content-Disposition"]
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+def test_a_sample_that_cannot_be_opened_for_want_of_descriptors_is_asked_for_again(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def none_left(_path: Path) -> bytes:
+        raise OSError(number, "none left")
+
+    monkeypatch.setattr(Path, "read_bytes", none_left)
+    answer = client.post(f"/samples/{NAMES[0]}", headers={"Accept": "application/json"})
+    assert (answer.status_code, answer.get_json()["code"]) == (503, "busy")
+    assert int(answer.headers["Retry-After"]) > 0
 
 
 @pytest.mark.parametrize("name", ["none", "..", "index.json", "%2e%2e%2fapp"])
