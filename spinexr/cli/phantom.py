@@ -32,7 +32,7 @@ from spinexr.errors import SpineXRError
     type=(click.Choice(CLASSES, case_sensitive=False), click.FloatRange(0, 100, min_open=True)),
     multiple=True,
     metavar="CLASS FACTOR",
-    help="Draw this class FACTOR times as often; may be given for several.",
+    help="Give this class FACTOR times its weight; may be given for several.",
 )
 @click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: one per core]")
 def phantom(

@@ -22,7 +22,7 @@ from spinexr.phantom import film, lesions, projection, writer
 from spinexr.phantom.anatomy import LEVELS, Patient, Region
 from spinexr.phantom.projection import View
 
-# How often each class is drawn: the dataset's own order, its rare ones often enough to learn.
+# Weight of each class: osteophytes most, as in the dataset, its rare ones often enough to learn.
 _PROBABILITIES = (0.34, 0.15, 0.10, 0.09, 0.11, 0.12, 0.09)
 _ABNORMAL_STUDIES = 0.5
 ABOUT = "phantoms.json"  # beside the annotations: what made the dataset
@@ -60,7 +60,7 @@ class Plan:
     columns: int = 800
     test_share: float = 0.25  # of the studies
     alone: bool = False  # one class of findings in a patient, not up to three
-    oftener: tuple[tuple[str, float], ...] = ()  # classes, and how many times as often
+    oftener: tuple[tuple[str, float], ...] = ()  # classes, and how many times their weight
 
 
 @dataclass(frozen=True, slots=True)

@@ -314,6 +314,7 @@ def _about(
     described = (
         f"phantoms: {made['studies']} studies, seed {made['seed']}, "
         f"{made['rows']} × {made['columns']} pixels"
+        + (", findings of one class each" if made.get("alone") else "")
         if made
         else f"the train part of {part.root.name}"
     )
