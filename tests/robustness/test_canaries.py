@@ -84,6 +84,7 @@ def leaks(service: Service, audit: Path) -> list[str]:
 
 
 def test_requests_that_cannot_be_parsed_are_not_quoted(service: Service) -> None:
+    """Seen failing where refused requests are quoted (tools/weaken.py)."""
     for text in (
         f"GET /{CANARY} HTTP/9.9", f"{CANARY} / HTTP/1.1", f"GET /{CANARY}", CANARY,
         f"GET / HTTP/1.1\r\n{CANARY}", f"GET / HTTP/1.1\r\n({CANARY}): 1",
@@ -99,4 +100,5 @@ def test_requests_that_cannot_be_parsed_are_not_quoted(service: Service) -> None
 
 @pytest.mark.parametrize("keyword", header.PATIENT)
 def test_nobody_is_named_among_what_is_shown(keyword: str) -> None:
+    """Seen failing where names are among what is shown (tools/weaken.py)."""
     assert keyword not in header.SHOWN

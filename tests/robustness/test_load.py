@@ -275,6 +275,7 @@ def test_300_slow_senders_behind_the_proxy_are_nobodys_trouble(
 
 
 def test_behind_the_proxy_metrics_are_not_for_the_outside(proxied: tuple[Service, int]) -> None:
+    """Seen failing where a proxy passes metrics on (tools/weaken.py)."""
     _, port = proxied
     with contextlib.closing(Client(port)) as client:
         assert client.get("/metrics").status == 403

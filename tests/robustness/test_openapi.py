@@ -60,6 +60,7 @@ def test_every_route_answers_as_its_document_says(service: Service, case: Any) -
 @of_tokens.parametrize()  # type: ignore[untyped-decorator]
 @fuzzed
 def test_routes_of_the_login_answer_as_their_document_says(guarded: Service, case: Any) -> None:
+    """Seen failing where a wrong token is answered otherwise than documented (tools/weaken.py)."""
     # What a schema allows may still be no token.
     case.call_and_validate(base_url=guarded.url, excluded_checks=[positive_data_acceptance])
 
@@ -69,6 +70,7 @@ def test_routes_of_the_login_answer_as_their_document_says(guarded: Service, cas
     DOCUMENT["paths"]["/upload"]["post"]["responses"]["200"]["content"],
 )
 def test_every_form_of_a_result_is_as_its_document_says(service: Service, wanted: str) -> None:
+    """Seen failing where a result has another form than its document says (tools/weaken.py)."""
     form = {"file": ("a.dcm", builders.dicom())}
     answer = requests.post(
         f"{service.url}/upload", files=form, headers={"Accept": wanted}, timeout=60
