@@ -120,13 +120,14 @@ class Server:
         }
         return self._send(urllib.request.Request(self.url + "/upload", body, headers))
 
-    def wait_for_log(self, text: str) -> str:
-        """Wait until `text` occurs in the log; the line with it."""
+    def wait_for_log(self, text: str, *, times: int = 1) -> str:
+        """Wait until `text` occurs in so many lines of the log; the last of them."""
         seen = 0
         with self._new_line:
             while True:
                 for line in self._log[seen:]:
-                    if text in line:
+                    times -= text in line
+                    if times == 0:
                         return line
                 seen = len(self._log)
                 if self._log_ended or not self._new_line.wait(_LONGEST_START_S):

@@ -276,6 +276,18 @@ WEAKENINGS: dict[str, Weakening] = {
         "    models.start()\n",
         "    models.start()\n    app.jinja_env.autoescape = False\n",
     ),
+    "nobody replaces a killed worker": Weakening(
+        "test_kills.py -k replaced",
+        "gunicorn.conf.py",
+        "def worker_exit(",
+        "def child_exit(*_args: Any) -> None:\n    sys.exit(1)\n\n\ndef worker_exit(",
+    ),
+    "an upload that never comes is waited for at the end": Weakening(
+        "test_clients.py -k never_comes",
+        "gunicorn.conf.py",
+        "graceful_timeout = _settings.graceful_timeout_s",
+        "graceful_timeout = 60",
+    ),
     "refused requests are quoted": Weakening(
         "test_canaries.py -k quoted",
         "spinexr/gunicorn_worker.py",

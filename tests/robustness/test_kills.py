@@ -95,6 +95,21 @@ def test_a_killed_server_starts_again_and_leaves_nothing(
     scale.record("killed servers", kills=len(times), slowest_start_s=round(max(times), 1))
 
 
+def test_a_killed_worker_is_replaced(small_weights: Path, tmp_path: Path) -> None:
+    """Seen failing where nobody replaces a killed worker (tools/weaken.py)."""
+    with running(small_weights, tmp_path) as service:
+        killed = service.worker
+        sender = threading.Thread(target=upload_into_the_void, args=(service, HARD))
+        sender.start()
+        busy_reader(service)
+        killed.kill()
+        sender.join()
+        service.wait_for_log(service.ready_line, times=2)
+        assert service._worker().pid != killed.pid
+        assert upload(service, EASY).status == 200
+        assert service.leftovers() == []
+
+
 @pytest.mark.parametrize("name", ["SIGSEGV", "SIGABRT"])
 def test_a_decoder_that_crashes_is_a_refusal(
     small_weights: Path, tmp_path: Path, name: str
