@@ -441,6 +441,25 @@ def test_the_commands_make_a_bundle_that_says_where_it_comes_from(bundle: Path, 
     assert detection["initial_weights"] == {"yolo11n": "random"}
 
 
+def test_a_finished_run_can_be_given_an_operating_point_of_its_own(
+    bundle: Path, data: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "bundle"
+    shutil.copytree(bundle, out)
+    done = spinexr(
+        "train", "classifier", "--data", data, "--out", out, *TOY, "--epochs", "2", "--half",
+        "--resume", "--search",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "epoch 1" not in done.stdout  # nothing is trained again
+    manifest = json.loads((out / "ensemble output/manifest.json").read_text())
+    assert manifest["provenance"]["validation"]["operating_point"] == "searched on validation"
+    found = load_bundle(out).ensemble
+    assert sum(m.weight for m in found.members) == pytest.approx(1)
+    assert ([m.weight for m in found.members], found.threshold) != ([0.42, 0.26, 0.32], 0.449)
+    assert 0 < found.threshold < 1
+
+
 def test_checkpoints_are_plain_state_dicts_in_half_precision(bundle: Path) -> None:
     for member in load_bundle(bundle).ensemble.members:
         state = torch.load(member.file, weights_only=True)
