@@ -144,8 +144,8 @@ def test_a_full_orthanc_has_everything_once_when_there_is_room(
         rest.write_bytes(bytes(shutil.disk_usage(disk).free))
         with node(tmp_path / "queue", port, predictor, by_c_store(archive)) as (_port, queue):
             assert peers.send(port, *images) == [0x0000] * 3
+            wait_until(queue, lambda: queue.counts.waiting == {"archive": 9})
             wait_until(queue, lambda: max(failures, default=0) >= 3)
-            assert queue.counts.waiting == {"archive": 9}
             rest.unlink()
             wait_until(queue, lambda: queue.counts.waiting == {})
             assert queue.letters() == []
