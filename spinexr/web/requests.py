@@ -19,8 +19,8 @@ from spinexr.web.state import state
 
 _log = structlog.stdlib.get_logger("spinexr.web")
 
-# A little more than the uploads that people try by mistake; beyond it the connection is cut.
 OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
+# A little more than the uploads that people try by mistake; beyond it the connection is cut.
 _HEARD_OUT_BYTES = 64 * 1024 * 1024
 _HEARD_OUT_S = 10.0
 _CHUNK_BYTES = 64 * 1024

@@ -103,6 +103,14 @@ def test_patients_with_one_class_of_findings_and_some_of_them_oftener(tmp_path: 
     )  # fmt: skip
 
 
+def test_an_unknown_class_is_refused_by_name_before_anything_is_written(tmp_path: Path) -> None:
+    root = tmp_path / "out"
+    done = spinexr("phantom", str(root), "--studies", "4", "--oftener", "Fracture", "2")
+    assert done.returncode == 2
+    assert "'Fracture' is none of Osteophytes, " in done.stderr
+    assert not root.exists()
+
+
 def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine").touch()
     with pytest.raises(ConfigurationError, match="not empty"):
