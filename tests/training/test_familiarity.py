@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from spinexr.inference.familiarity import LOOKS, looks_of
+from spinexr.inference.familiarity import LOOKS, Familiarity, looks_of
 from spinexr.training import familiarity
 from spinexr.training.examples import Examples
 from spinexr.training.networks import Learner
@@ -42,14 +42,20 @@ def test_statistics_of_checkpoints_tell_other_images_from_their_own(
     assert {s[0] for s in steps} == {f"Features of {name}" for name in architectures}
     fresh, others = ramps(2, 100).pixels, 255 - ramps(2, 100).pixels
 
-    def beyond(pixels: np.ndarray) -> float:
-        seen = {n: features(*checkpoints[n], pixels) for n in architectures}
+    def seen(pixels: np.ndarray) -> dict[str, np.ndarray]:
         each = [looks_of(p) for p in pixels]
-        seen |= {name: np.concatenate([one[name] for one in each]) for name in LOOKS}
-        return float((found.distance(seen) > found.cut).mean())
+        looks = {name: np.concatenate([one[name] for one in each]) for name in LOOKS}
+        return {n: features(*checkpoints[n], pixels) for n in architectures} | looks
+
+    def beyond(pixels: np.ndarray) -> float:
+        return float((found.distance(seen(pixels)) > found.cut).mean())
 
     assert beyond(fresh) <= 0.05
     assert beyond(others) >= 0.95
+    for name in found.parts:  # each sees it by itself
+        alone = Familiarity({name: found.parts[name]}, found.cut)
+        assert (alone.distance(seen(others)) > 1).mean() >= 0.9, name
+        assert (alone.distance(seen(fresh)) > 1).mean() <= 0.1, name
 
 
 def features(architecture: str, file: Path, pixels: np.ndarray) -> np.ndarray:

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from gettext import GNUTranslations
 from string import Formatter
 
 import pytest
 from babel.messages.catalog import Message
+from flask import Flask
 from flask.testing import FlaskClient
 
+from spinexr.errors import BatchError, SpineXRError, TrainingError, all_error_classes
+from spinexr.web import texts
+from spinexr.web.errors import NEVER_ANSWERED
 from spinexr.web.language import LANGUAGES
 from tests.web.test_upload import PAGE, post
 from tools import translations
@@ -50,6 +55,19 @@ def placeholders(text: str) -> set[str]:
     return percent | {name for _, name, _, _ in Formatter().parse(text) if name}
 
 
+def test_every_refusal_says_what_to_do_in_the_page_s_language(
+    make_app: Callable[..., Flask],
+) -> None:
+    answered = {
+        cls.code
+        for cls in all_error_classes()
+        if cls is not SpineXRError
+        and not issubclass(cls, (*NEVER_ANSWERED, TrainingError, BatchError))
+    }
+    with make_app().test_request_context(headers={"Accept-Language": "vi"}):
+        assert texts.what_to_do().keys() == answered | {"internal_error"}
+
+
 def test_the_browser_s_language_is_followed_and_a_choice_goes_before_it(
     client: FlaskClient,
 ) -> None:
@@ -80,5 +98,6 @@ def test_what_is_not_translated_is_marked_as_english(client: FlaskClient) -> Non
     page = post(client, b"nothing", headers=PAGE).text
     assert "<h1>Đây không phải tệp DICOM</h1>" in page
     assert '<p lang="en">' in page
+    assert "Hãy xuất ảnh dưới dạng DICOM" in page
     client.get("/language/en")
     assert ' lang="en">' not in post(client, b"nothing", headers=PAGE).text.split("<main")[1]
