@@ -32,11 +32,9 @@ from spinexr.errors import BusyError, DeadlineError, ModelOutputError
 from spinexr.inference import classifier, detector, ensemble, familiarity, transforms
 from spinexr.inference.bundle import Bundle, Intensity
 from spinexr.inference.classifier import Classified
-from spinexr.inference.engines.base import Engine
+from spinexr.inference.engines.base import FIRST_SHAPE, Engine
 from spinexr.inference.transforms import Grey
 
-# A radiograph of the shape most of VinDr-SpineXR has, small: what a warm-up runs on.
-_WARM_UP_SHAPE: Final = (448, 293)
 # One image that the networks look at, and one that is being read meanwhile.
 _LEAST_DECODED: Final = 2
 
@@ -153,7 +151,7 @@ class Predictor:
         Raises:
             ModelOutputError: a network gave no valid answer.
         """
-        stored = np.linspace(0, 4095, num=int(np.prod(_WARM_UP_SHAPE))).reshape(_WARM_UP_SHAPE)
+        stored = np.linspace(0, 4095, num=int(np.prod(FIRST_SHAPE))).reshape(FIRST_SHAPE)
         ramp = Radiograph(
             stored=stored.astype(np.uint16),
             lowest=0,

@@ -5,12 +5,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from spinexr.inference.engines.precision import Precision
+
+# Rows and columns of the first image that an engine is shown, before any radiograph: of the shape
+# most of VinDr-SpineXR has, small.
+FIRST_SHAPE: Final = (448, 293)
 
 
 @dataclass(frozen=True, slots=True)

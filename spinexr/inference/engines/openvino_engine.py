@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from spinexr.errors import ModelOutputError
 from spinexr.inference import yolo
 from spinexr.inference.bundle import DetectorSpec
 from spinexr.inference.engines.base import (
+    FIRST_SHAPE,
     ClassifierOutput,
     Engine,
     LoadedModel,
@@ -30,6 +32,8 @@ VERSION = openvino.__version__.split("-")[0]
 # Radiographs of one archive have few shapes, and each compiled detector takes memory.
 _MOST_SHAPES = 4
 _SMALL_BYTES = 64 * 1024
+# Compiling a network is mostly one thread's work, and each takes memory while it lasts.
+_COMPILED_AT_ONCE = 2
 
 
 class OpenVinoEngine(Engine):
@@ -81,13 +85,18 @@ class OpenVinoEngine(Engine):
         self._networks = {name: _Network.read(self._core, file) for name, file in members.items()}
         self._detector_network = _Network.read(self._core, detector)
         self._batch_shape = batch_shape
-        self._members = self._compiled_members()
+        framed, _ = yolo.letterbox(np.zeros(FIRST_SHAPE, np.uint8), spec.size)
         self._detectors: OrderedDict[tuple[int, int], Any] = OrderedDict()
+        with ThreadPoolExecutor(_COMPILED_AT_ONCE) as pool:
+            first = pool.submit(self._detector, *framed.shape)  # it takes longest
+            self._members = self._compiled_members(pool)
+            first.result()
 
     def classify(self, batch: npt.NDArray[np.float32]) -> dict[str, ClassifierOutput]:
         if batch.shape != self._batch_shape:
             self._batch_shape = batch.shape
-            self._members = self._compiled_members()
+            with ThreadPoolExecutor(_COMPILED_AT_ONCE) as pool:
+                self._members = self._compiled_members(pool)
         answers = {}
         for name, network in self._members.items():
             logits, features, activations = network(batch).values()
@@ -114,8 +123,9 @@ class OpenVinoEngine(Engine):
             most=self._spec.max_detections,
         )  # fmt: skip
 
-    def _compiled_members(self) -> dict[str, Any]:
-        return {n: self._compiled(m, self._batch_shape) for n, m in self._networks.items()}
+    def _compiled_members(self, pool: ThreadPoolExecutor) -> dict[str, Any]:
+        made = pool.map(lambda n: self._compiled(n, self._batch_shape), self._networks.values())
+        return dict(zip(self._networks, made, strict=True))
 
     def _detector(self, rows: int, columns: int) -> Any:
         """The detector compiled for one shape; the least recently used one makes room."""

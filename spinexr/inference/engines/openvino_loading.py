@@ -9,6 +9,7 @@ import json
 import logging
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -30,6 +31,7 @@ from spinexr.inference.engines.engine_files import (
 )
 from spinexr.inference.engines.openvino_engine import VERSION, OpenVinoEngine
 from spinexr.inference.engines.precision import Choice, Precision, Verdicts, subject_of, supported
+from spinexr.processors import available_threads
 
 _log = logging.getLogger("spinexr.engines")
 
@@ -77,9 +79,11 @@ def load(
     if problems:
         raise not_ready(problems)
     digests: dict[str, str] = {}
-    for network in wanted:
+    with ThreadPoolExecutor(available_threads()) as pool:
+        begun = [(network, pool.submit(_digest, network)) for network in wanted]
+    for network, digest in begun:
         try:
-            digests[network.name] = _digest(network)
+            digests[network.name] = digest.result()
         except (_NotAvailableError, OSError) as e:
             problems.append(_problem(bundle.relative(network.checkpoint), e))
     if problems:
