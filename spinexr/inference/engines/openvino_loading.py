@@ -80,10 +80,10 @@ def load(
         raise not_ready(problems)
     digests: dict[str, str] = {}
     with ThreadPoolExecutor(available_threads()) as pool:
-        begun = [(network, pool.submit(_digest, network)) for network in wanted]
-    for network, digest in begun:
+        begun = [pool.submit(_digest, network) for network in wanted]
+    for network, computed in zip(wanted, begun, strict=True):
         try:
-            digests[network.name] = digest.result()
+            digests[network.name] = computed.result()
         except (_NotAvailableError, OSError) as e:
             problems.append(_problem(bundle.relative(network.checkpoint), e))
     if problems:
