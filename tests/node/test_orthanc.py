@@ -18,15 +18,15 @@ from spinexr.inference.predictor import Predictor
 from spinexr.node import senders
 from spinexr.node.configuration import Destination
 from spinexr.node.queue import Queue
-from spinexr.phantom import writer
 from tests.disks import small_disk
 from tests.node import peers
 from tests.node.orthanc import Orthanc
 from tests.node.peers import destination, radiograph, running, wait_until
 from tests.node.test_node import worker
-from tests.processes import free_port
+from tests.processes import ROOT, free_port
 
 ANSWERS = {"SR", "PR", "OT"}
+HOW_TO = ROOT / "docs/how-to/pacs-node.md"
 
 
 @pytest.fixture
@@ -65,13 +65,15 @@ def node(
         yield made.port, queue
 
 
-def storescu(port: int, called: str, file: Path) -> None:
-    """dcmtk's own, not the library's."""
+def storescu(port: int, file: Path) -> None:
+    """Store as the how-to says, by dcmtk's own program, not the library's."""
     program = shutil.which("storescu", path="/usr/bin:/usr/local/bin:/opt/homebrew/bin")
     if program is None:
         pytest.skip("storescu is not installed: apt-get install dcmtk")
+    (line,) = [x for x in HOW_TO.read_text("utf-8").splitlines() if x.startswith("storescu ")]
+    *options, _host, _port, _file = line.split()[1:]
     subprocess.run(
-        [program, "-aec", called, "-aet", peers.CALLER, "127.0.0.1", str(port), file],
+        [program, *options, "-aet", peers.CALLER, "127.0.0.1", str(port), file],
         check=True, timeout=peers.LONGEST_S,
     )  # fmt: skip
 
@@ -81,11 +83,10 @@ def test_what_is_stored_in_orthanc_is_forwarded_and_answered_in_its_study(
     orthanc: Orthanc, port: int, predictor: Predictor, tmp_path: Path, way: object
 ) -> None:
     there = way(orthanc)  # type: ignore[operator]
-    image = radiograph()
-    file = tmp_path / "image.dcm"
-    file.write_bytes(writer.to_bytes(image))
+    file = ROOT / "samples/lumbar-slip.dcm"
+    image = pydicom.dcmread(file, stop_before_pixels=True)
     with node(tmp_path / "queue", port, predictor, there) as (_port, queue):
-        storescu(orthanc.dicom_port, "ORTHANC", file)
+        storescu(orthanc.dicom_port, file)
         found = orthanc.wait_for(image.StudyInstanceUID, ANSWERS | {"DX"})
         wait_until(queue, lambda: queue.counts.waiting == {} and queue.counts.received == 0)
         assert queue.letters() == []
