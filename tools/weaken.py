@@ -264,6 +264,30 @@ WEAKENINGS: dict[str, Weakening] = {
         "weights_only=True",
         "weights_only=False",
     ),
+    "checkpoints are not compared with their hashes": Weakening(
+        "test_weights.py -k other_numbers",
+        "spinexr/inference/bundle.py",
+        "    if expected in (None, digest):\n",
+        "    if True:\n",
+    ),
+    "weights may be anything": Weakening(
+        "test_weights.py -k not_numbers",
+        "spinexr/inference/engines/torch_checkpoints.py",
+        "not torch.isfinite(tensor).all()",
+        "False",
+    ),
+    "a form may come from anywhere": Weakening(
+        "../web/test_access.py -k another_site",
+        "spinexr/web/security.py",
+        "    if not here:\n",
+        "    if False:\n",
+    ),
+    "results may be kept on the way": Weakening(
+        "../web/test_application.py -k not_cached",
+        "spinexr/web/security.py",
+        'if request.endpoint != "static":',
+        "if False:",
+    ),
     "the log names files": Weakening(
         "test_canaries.py",
         "spinexr/web/upload.py",

@@ -55,6 +55,13 @@ def other_shapes(root: Path) -> None:
     torch.save(state, root / DENSENET)
 
 
+def other_numbers(root: Path) -> None:
+    """Only its hash tells."""
+    state = torch.load(root / DENSENET, weights_only=True)
+    state["classifier.bias"] = -state["classifier.bias"]
+    torch.save(state, root / DENSENET)
+
+
 def not_numbers(root: Path) -> None:
     state = torch.load(root / DENSENET, weights_only=True)
     state["classifier.bias"] = torch.full((1,), float("nan"))
@@ -84,7 +91,8 @@ CASES: dict[str, tuple[Callable[[Path], None], str]] = {
     "truncated": (truncated, DENSENET),
     "empty": (empty, DENSENET),
     "other shapes": (other_shapes, DENSENET),
-    "not numbers": (not_numbers, DENSENET),
+    "other_numbers": (other_numbers, DENSENET),
+    "not_numbers": (not_numbers, DENSENET),
     "payload": (payload, DENSENET),
     "bare payload": (bare_payload, DENSENET),
     "payload in the detector": (payload_in_the_detector, DETECTOR),
@@ -94,19 +102,21 @@ CASES: dict[str, tuple[Callable[[Path], None], str]] = {
 
 # What a hash gives away is not looked into; each case is loaded for real without one.
 _LOADED = scale.pick(
-    ["not numbers", "payload", "payload in the detector", "swapped members"], list(CASES)
+    ["not_numbers", "payload", "payload in the detector", "swapped members"],
+    [case for case in CASES if case != "other_numbers"],
 )
 
 
 @pytest.mark.parametrize(
     ("case", "hashes"),
     [(c, True) for c in CASES] + [(c, False) for c in _LOADED],
-    ids=lambda v: v if isinstance(v, str) else "with hashes" if v else "without hashes",
+    ids=lambda v: v if isinstance(v, str) else "with_hashes" if v else "without_hashes",
 )
 def test_a_broken_bundle_is_named_and_never_answers(
     small_weights: Path, tmp_path: Path, case: str, hashes: bool
 ) -> None:
-    """Seen failing where detectors or classifiers are unpickled as they come (tools/weaken.py)."""
+    """Seen failing where detectors or classifiers are unpickled as they come, where checkpoints are
+    not compared with their hashes, and where weights may be anything (tools/weaken.py)."""
     damage, file = CASES[case]
     root = tmp_path / "weights"
     shutil.copytree(small_weights, root)
