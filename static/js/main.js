@@ -96,6 +96,13 @@ function enhanceResult(result, source) {
     fetchPixels: source && (async () => fetchPixels(await source.file(), source.options)),
   });
   linkFindings(result, viewer, answer.detection.findings);
+  // Whatever prints: which file of a list it is, when, and how the image was looked at.
+  window.addEventListener("beforeprint", () => {
+    const file = source?.number ? say("file_number", { number: source.number }) : "";
+    const now = new Date().toLocaleString(document.documentElement.lang);
+    const parts = [file, now, ...viewer.view()];
+    result.querySelector("[data-role='printed']").textContent = parts.filter(Boolean).join(" · ");
+  });
   const downloads = result.querySelector("[data-role='downloads']");
   const trouble = result.querySelector("[data-role='download-trouble']");
   downloads.hidden = false;
@@ -105,12 +112,14 @@ function enhanceResult(result, source) {
   downloads.addEventListener("click", (event) => {
     const action = event.target.dataset.action;
     if (action === "save-json") {
-      saveJson(answer);
+      saveJson(answer, source?.number);
     } else if (action === "print") {
       window.print();
     } else if (action === "save-png") {
-      const headline = result.querySelector("h1").textContent;
-      savePng({ viewer, answer, numbers: shownFindings(result), headline }).then((saved) => {
+      const { caveat, disclaimer } = result.dataset;
+      const words = { headline: result.querySelector("h1").textContent, caveat, disclaimer };
+      const shown = shownFindings(result);
+      savePng({ viewer, answer, shown, words, number: source.number }).then((saved) => {
         trouble.textContent = saved ? "" : say("no_pixels");
       });
     } else if (action === "save-dicom") {
@@ -123,7 +132,7 @@ async function fetchAndSave(button, source, trouble) {
   const kind = button.dataset.object;
   button.disabled = true;
   try {
-    saveObject(await fetchObject(await source.file(), source.options, kind), kind);
+    saveObject(await fetchObject(await source.file(), source.options, kind), kind, source.number);
     trouble.textContent = "";
   } catch (error) {
     trouble.textContent = error.userMessage ?? say("no_object");
@@ -172,6 +181,9 @@ function statusOf(main) {
   const set = (trouble, text, busy) => {
     if (problem) {
       [problem.textContent, progress.textContent] = [trouble, text];
+      if (trouble) {
+        problem.scrollIntoView({ block: "center" }); // on a phone it may be at the lower edge
+      }
     }
     buttons.forEach((button) => {
       button.disabled = busy;

@@ -2,18 +2,21 @@
 
 import { draw, greys } from "./pixels.js";
 
-export function saveJson(answer) {
+// Of a list, the number of the file in it is in the name; what a file itself is called is not.
+const named = (number, what) => ["spinexr", number, what].filter(Boolean).join("-");
+
+export function saveJson(answer, number) {
   const text = `${JSON.stringify(answer, null, 2)}\n`;
-  save(new Blob([text], { type: "application/json" }), "spinexr-result.json");
+  save(new Blob([text], { type: "application/json" }), named(number, "result.json"));
 }
 
-export function saveObject(bytes, kind) {
-  save(new Blob([bytes], { type: "application/dicom" }), `spinexr-${kind}.dcm`);
+export function saveObject(bytes, kind, number) {
+  save(new Blob([bytes], { type: "application/dicom" }), named(number, `${kind}.dcm`));
 }
 
 // The image at full size through the present window, the boxes shown at present, and the answer
 // in words below. Whether that could be done.
-export async function savePng({ viewer, answer, numbers, headline }) {
+export async function savePng({ viewer, answer, shown, words, number }) {
   const picture = await viewer.load();
   if (!picture) {
     return false;
@@ -25,7 +28,7 @@ export async function savePng({ viewer, answer, numbers, headline }) {
 
   const side = Math.sqrt(rows * columns);
   const text = Math.max(12, Math.round(side / 70));
-  const lines = [headline, ...(answer.bundle.caveat ? [answer.bundle.caveat] : []), answer.disclaimer];
+  const lines = [words.headline, words.caveat, words.disclaimer].filter(Boolean);
   const canvas = document.createElement("canvas");
   const context = canvas.getContext("2d", { alpha: false });
   const font = `${text}px system-ui, sans-serif`;
@@ -34,8 +37,8 @@ export async function savePng({ viewer, answer, numbers, headline }) {
   canvas.width = columns;
   canvas.height = rows + Math.round((wrapped.length * 1.4 + 1) * text);
   context.drawImage(grey, 0, 0);
-  for (const number of [...numbers].reverse()) { // the most confident last, so that they lie on top
-    drawBox(context, viewer.root, number, answer.detection.findings[number - 1], side, text);
+  for (const one of [...shown].reverse()) { // the most confident last, so that they lie on top
+    drawBox(context, viewer.root, one, answer.detection.findings[one - 1], side, text);
   }
   context.fillStyle = "#101216";
   context.fillRect(0, rows, columns, canvas.height - rows);
@@ -43,13 +46,14 @@ export async function savePng({ viewer, answer, numbers, headline }) {
   context.font = font;
   wrapped.forEach((line, n) => context.fillText(line, text, rows + text * (1.6 + 1.4 * n)));
   const blob = await new Promise((done) => canvas.toBlob(done, "image/png"));
-  save(blob, "spinexr-annotated.png");
+  save(blob, named(number, "annotated.png"));
   return true;
 }
 
 function drawBox(context, root, number, finding, side, text) {
   const { x1, y1, x2, y2 } = finding.box;
-  const colour = root.querySelector(`g[data-finding="${number}"] .box-line`).getAttribute("stroke");
+  const shown = root.querySelector(`g[data-finding="${number}"]`);
+  const colour = shown.querySelector(".box-line").getAttribute("stroke");
   const line = Math.max(2, Math.round(side / 500));
   context.setLineDash(finding.status === "tentative" ? [6 * line, 4 * line] : []);
   for (const [style, width] of [["#000", line + 2], [colour, line]]) {
@@ -57,8 +61,7 @@ function drawBox(context, root, number, finding, side, text) {
     context.lineWidth = width;
     context.strokeRect(x1, y1, x2 - x1, y2 - y1);
   }
-  const doubt = finding.status === "tentative" ? " ?" : "";
-  const label = `${number} ${finding.label} ${finding.confidence.toFixed(2)}${doubt}`;
+  const label = shown.querySelector("title").textContent; // in the page's language
   context.font = `${text}px system-ui, sans-serif`;
   const y = y1 > 1.5 * text ? y1 - 0.4 * text : y2 + 1.1 * text;
   const x = Math.max(0, Math.min(x1, context.canvas.width - context.measureText(label).width));

@@ -371,6 +371,7 @@ export class Viewer {
     }
     this.fit();
     this.layOut();
+    this.hint("");
   }
 
   // Centre a box and make it a third of the view.
@@ -421,7 +422,7 @@ export class Viewer {
     this.paint();
     this.$canvas.hidden = false;
     this.$plain.hidden = true;
-    this.$levels.hidden = false;
+    this.$center.disabled = this.$width.disabled = false;
     return this.picture;
   }
 
@@ -511,16 +512,19 @@ export class Viewer {
         }
       }
     }
-    if (this.window) {
-      parts.push(
-        this.window.table
-          ? say("table")
-          : `C ${Number(this.window.center.toPrecision(5))} W ${Number(this.window.width.toPrecision(5))}`,
-      );
-    }
-    parts.push(`${this.percent} %`);
+    parts.push(...this.view(), `${this.percent} %`);
     this.$readout.textContent = parts.join(" · ");
     this.$readout.hidden = false;
+  }
+
+  // How it is looked at, in words: the window, and whether it is inverted.
+  view() {
+    const { table, center, width } = this.window ?? {};
+    const levels = `C ${Number(center?.toPrecision(5))} W ${Number(width?.toPrecision(5))}`;
+    return [
+      ...(this.window ? [table ? say("table") : levels] : []),
+      ...(this.inverted ? [say("inverted")] : []),
+    ];
   }
 
   hint(text) {

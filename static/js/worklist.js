@@ -31,6 +31,11 @@ export class Worklist {
       this.$add.value = "";
     });
     this.$order.addEventListener("change", () => this.arrange());
+    this.$names.addEventListener("change", () => {
+      for (const item of this.items) {
+        item.$label.textContent = this.label(item);
+      }
+    });
     this["$save-csv"].addEventListener("click", () => this.saveCsv());
     this["$save-json"].addEventListener("click", () => this.saveJson());
     this.$items.addEventListener("keydown", (event) => this.arrows(event));
@@ -165,10 +170,11 @@ export class Worklist {
     this.showPlace();
   }
 
-  // Without names: those of files often are those of patients.
-  label({ number, answer }) {
+  // Without names unless asked for: those of files often are those of patients.
+  label({ number, file, answer }) {
     const tags = Object.fromEntries((answer?.metadata ?? []).map((a) => [a.keyword, a.value]));
-    const parts = [say("file_number", { number }), tags.BodyPartExamined, tags.ViewPosition];
+    const name = this.$names.checked ? file.name : "";
+    const parts = [say("file_number", { number }), name, tags.BodyPartExamined, tags.ViewPosition];
     return parts.filter(Boolean).join(" · ");
   }
 
@@ -227,7 +233,8 @@ export class Worklist {
       this.$shown.replaceChildren(item.article);
     }
     if (item.answer && !item.live && this.main.isConnected) {
-      this.openResult(item.article, { file: async () => item.file, options: item.options });
+      const source = { file: async () => item.file, options: item.options, number: item.number };
+      this.openResult(item.article, source);
       item.live = true;
     }
     this.showPlace();
@@ -296,6 +303,7 @@ export class Worklist {
         tentative: answer ? findings.filter((f) => f.status === "tentative").length : "",
         classes: [...new Set(findings.map((f) => f.label))].join("; "),
         error: problem?.code ?? "",
+        message: problem?.message ?? "",
         caveat: answer?.bundle.caveat ?? "",
       };
     });

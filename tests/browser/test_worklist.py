@@ -182,7 +182,7 @@ def test_a_busy_server_is_asked_again_and_a_lost_one_by_hand(page: Page) -> None
 def test_what_is_no_radiograph_is_left_out_and_named(page: Page) -> None:
     drop(page, files(2) | {"index.html": b"<html>", "notes.txt": b"x"})
     finished(page, "2 of 2")
-    expect(page.locator("[data-role='left-out']")).to_contain_text("2 files left out")
+    expect(page.locator("[data-role='left-out']")).to_contain_text("Left out: 2.")
 
 
 def test_another_part_of_the_body_in_a_list_is_analysed_when_the_reader_says_so(page: Page) -> None:

@@ -20,6 +20,7 @@ from spinexr.inference.bundle import Bundle, Intensity, load_bundle
 from spinexr.inference.engines import EngineOptions, engine_files, openvino_loading
 from spinexr.inference.engines.openvino_engine import OpenVinoEngine
 from spinexr.inference.predictor import Predictor
+from spinexr.processors import available_threads
 from tests import builders
 from tests.processes import ROOT, environment, spinexr
 
@@ -102,6 +103,44 @@ def test_boxes_are_those_of_torch_in_any_shape(
     np.testing.assert_array_equal(found.classes, expected.classes)
     np.testing.assert_allclose(found.confidences, expected.confidences, atol=1e-3)
     np.testing.assert_allclose(found.boxes, expected.boxes, atol=0.5)
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/task").is_dir() or available_threads() < 2,
+    reason="one processor, or a system that does not say where threads run",
+)
+def test_two_that_share_the_processors_are_not_bound_to_the_same(
+    bundle: Bundle, store: Path
+) -> None:
+    code = """
+import os, sys, threading
+from pathlib import Path
+import numpy as np
+from spinexr.inference.bundle import load_bundle
+from spinexr.inference.engines import openvino_loading
+
+engine = openvino_loading.load(load_bundle(Path(sys.argv[1])), store=Path(sys.argv[2]), threads=1)
+
+def look():
+    for _ in range(20):
+        engine.classify(np.zeros((1, 3, 224, 224), np.float32))
+
+looking = threading.Thread(target=look)
+looking.start()
+seen = set()
+while looking.is_alive():
+    for thread in os.listdir("/proc/self/task"):
+        try:
+            seen.add(len(os.sched_getaffinity(int(thread))))
+        except ProcessLookupError:
+            pass
+print(seen)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, bundle.root, store],
+        cwd=ROOT, env=environment(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout.strip() == f"{{{available_threads()}}}", done.stderr
 
 
 def test_a_second_start_compiles_nothing(

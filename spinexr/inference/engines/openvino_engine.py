@@ -72,11 +72,14 @@ class OpenVinoEngine(Engine):
         self.precision_note, self.precision_measured = choice.note, choice.measured
         self.calibration = choice.calibration
         self._core: Any = openvino.Core()
+        threads = threads or available_threads()
         self._config = {
             # OpenVINO itself would take bf16 where it can.
             "INFERENCE_PRECISION_HINT": "bf16" if self.precision is Precision.BF16 else "f32",
-            "INFERENCE_NUM_THREADS": threads or available_threads(),
+            "INFERENCE_NUM_THREADS": threads,
             "PERFORMANCE_HINT": "LATENCY",
+            # Whoever takes a share leaves the rest to others, which would be pinned to the same.
+            "ENABLE_CPU_PINNING": threads >= available_threads(),
         }
         self.models = models
         self.class_names = class_names
