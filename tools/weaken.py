@@ -288,6 +288,12 @@ WEAKENINGS: dict[str, Weakening] = {
         'if request.endpoint != "static":',
         "if False:",
     ),
+    "workers that share processors are bound to the same": Weakening(
+        "../inference/test_openvino_engine.py -k share_the_processors",
+        "spinexr/inference/engines/openvino_engine.py",
+        "if threads < available_threads():",
+        "if False:",
+    ),
     "the log names files": Weakening(
         "test_canaries.py",
         "spinexr/web/upload.py",

@@ -196,9 +196,7 @@ def of_local(
             opened = _opened(root, weights, precision, max(1, available_threads() // workers))
             rate = _rate(root, files, LocalExecutor(opened, [Place()] * workers))
             found[f"{precision}, {workers} workers"] = rate
-        found[f"{precision} against the plain loop"] = (
-            found[f"{precision}, 1 workers"] / found["plain"]
-        )
+            found[f"{precision}, {workers} workers against the plain loop"] = rate / found["plain"]
         found[f"{precision}, efficiency of 2 workers"] = (
             found[f"{precision}, 2 workers"] / found[f"{precision}, 1 workers"]
         )

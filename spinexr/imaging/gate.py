@@ -223,7 +223,8 @@ def _check_body_part(dataset: Dataset, *, allow: bool) -> Iterator[Notice]:
             if not allow:
                 raise OtherBodyPartError(
                     f"{read}, which names another body part than the spine. If the image does show "
-                    "the spine, ask for it to be analysed anyway."
+                    "the spine, have it analysed anyway: “Analyse anyway” on the page, "
+                    "allow_other_body_part for programs."
                 )
             yield Notice("other_body_part", f"{read}. It was analysed because that was asked for.")
             return

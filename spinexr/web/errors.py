@@ -30,7 +30,6 @@ from spinexr.errors import (
     UnanalysableError,
 )
 from spinexr.faults import describe
-from spinexr.web import texts
 from spinexr.web.requests import OUT_OF_DESCRIPTORS, note_error, too_many_files
 from spinexr.web.state import state
 
@@ -163,7 +162,7 @@ def _answer(
     if wants_page():
         page = render_template(
             "error.html", status=status.value, code=code, title=title, detail=detail,
-            problems=problems, advice=texts.what_to_do().get(code),
+            problems=problems,
         )  # fmt: skip
         response = Response(page, status=status, content_type="text/html; charset=utf-8")
     else:

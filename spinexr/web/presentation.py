@@ -49,6 +49,7 @@ def register(app: Flask) -> None:
         data_uri=as_json.data_uri,
         attribute_name=attribute_name,
         texts_for_scripts=texts.for_scripts,
+        what_to_do=texts.what_to_do,
     )
 
 

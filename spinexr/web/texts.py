@@ -43,6 +43,7 @@ def for_scripts() -> dict[str, str]:
             "{done} of {all} files done: {abnormal} abnormal, {failed} refused or failed."
         ),
         "table": gettext("Table of the file"),
+        "tap_first": gettext("Tap the image first; then swipes change it."),
         "too_large": gettext("This file has {size} MB; at most {limit} MB are accepted."),
         "uploading": gettext("Uploading, {percent} %"),
         "value": gettext("value"),
@@ -53,15 +54,17 @@ def for_scripts() -> dict[str, str]:
 
 
 def what_to_do() -> dict[str, str]:
-    """By the code of the refusal. Its detail says so too, with what was read, but in English only.
-
-    Several codes share a text: what a person can do is the same.
+    """By the code of the refusal, for pages in other languages: its detail, which also tells what
+    was read, is in English. Several codes share a text where what a person can do is the same.
     """
     another = gettext("Choose another file.")
     export_again = gettext("Export the image from the archive once more, then choose the new file.")
     uncompressed = gettext("Export the image uncompressed, then choose the new file.")
     plain = gettext("Choose one plain X-ray image of the spine, as DICOM (DX, CR or similar).")
     later = gettext("Wait a moment, then try again.")
+    patience = gettext(
+        "Wait a moment, then try again; if it stays so, tell whoever runs this server."
+    )
     operator = gettext("Tell whoever runs this server; until then no file can be analysed.")
     again = gettext("Go back to the start and choose the file again.")
     return {
@@ -74,8 +77,8 @@ def what_to_do() -> dict[str, str]:
         "cross_site": gettext("Open this server's own page and choose the file there."),
         "deadline_exceeded": later,
         "decoder_crashed": export_again,
-        "decoding_memory": uncompressed,
-        "decoding_timeout": uncompressed,
+        "decoding_memory": export_again,
+        "decoding_timeout": export_again,
         "empty_file": export_again,
         "file_missing": gettext("Choose a file first."),
         "forbidden": gettext("Open this server's own page and choose the file there."),
@@ -106,7 +109,7 @@ def what_to_do() -> dict[str, str]:
         "rate_limited": later,
         "several_files": gettext("Choose one file at a time, or switch JavaScript on for several."),
         "several_frames": plain,
-        "storage_unavailable": later,
+        "storage_unavailable": patience,
         "too_large": gettext(
             "Export the image with lossless compression, then choose the new file."
         ),
@@ -115,7 +118,7 @@ def what_to_do() -> dict[str, str]:
             "Choose a file that ends in .dcm or .dicom, or in nothing."
         ),
         "unsupported_modality": plain,
-        "unsupported_pixel_format": uncompressed,
+        "unsupported_pixel_format": another,
         "unsupported_transfer_syntax": uncompressed,
         "upload_timeout": gettext("Check the connection, then choose the file again."),
     }

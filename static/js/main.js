@@ -10,6 +10,7 @@ import { say } from "./texts.js";
 import { Viewer } from "./viewer.js";
 import { Worklist, filesOf } from "./worklist.js";
 
+const results = new WeakMap(); // by their article: the viewer, and where the file is
 const views = new Map(); // by number in the history: what <main> was, and the title
 let shown = 0;
 let front = null; // the form's page and what takes files for it, once there is one
@@ -96,13 +97,7 @@ function enhanceResult(result, source) {
     fetchPixels: source && (async () => fetchPixels(await source.file(), source.options)),
   });
   linkFindings(result, viewer, answer.detection.findings);
-  // Whatever prints: which file of a list it is, when, and how the image was looked at.
-  window.addEventListener("beforeprint", () => {
-    const file = source?.number ? say("file_number", { number: source.number }) : "";
-    const now = new Date().toLocaleString(document.documentElement.lang);
-    const parts = [file, now, ...viewer.view()];
-    result.querySelector("[data-role='printed']").textContent = parts.filter(Boolean).join(" · ");
-  });
+  results.set(result, { viewer, number: source?.number });
   const downloads = result.querySelector("[data-role='downloads']");
   const trouble = result.querySelector("[data-role='download-trouble']");
   downloads.hidden = false;
@@ -127,6 +122,17 @@ function enhanceResult(result, source) {
     }
   });
 }
+
+// Whatever prints: which file of a list it is, when, and how the image was looked at.
+window.addEventListener("beforeprint", () => {
+  const result = document.querySelector(".result");
+  const { viewer, number } = results.get(result) ?? {};
+  if (viewer) {
+    const now = new Date().toLocaleString(document.documentElement.lang);
+    const parts = [number ? say("file_number", { number }) : "", now, ...viewer.view()];
+    result.querySelector("[data-role='printed']").textContent = parts.filter(Boolean).join(" · ");
+  }
+});
 
 async function fetchAndSave(button, source, trouble) {
   const kind = button.dataset.object;
@@ -182,7 +188,7 @@ function statusOf(main) {
     if (problem) {
       [problem.textContent, progress.textContent] = [trouble, text];
       if (trouble) {
-        problem.scrollIntoView({ block: "center" }); // on a phone it may be at the lower edge
+        problem.scrollIntoView({ block: "nearest" }); // on a phone it may be at the lower edge
       }
     }
     buttons.forEach((button) => {

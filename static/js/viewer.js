@@ -12,7 +12,8 @@ const LINE = 33; // pixels of a wheel that counts lines
 const PINCH_STEP = 7; // a pinch on a trackpad comes as a wheel with few pixels
 const ZOOM_STEP = 0.45; // in the exponent, for a key or button
 const PAN_STEP = 60; // screen pixels for an arrow key
-const CLICK = 4; // screen pixels: a pointer that moved less was a click
+// Screen pixels: a pointer that moved less was a click, a finger less exactly.
+const [CLICK, TAP] = [4, 12];
 const BY_HAND = "by-hand"; // the choice that a drag makes
 const KEYS_OFF = "spinexr.keys-off";
 const ACTIONS_BY_KEY = {
@@ -49,6 +50,7 @@ export class Viewer {
     this.inverted = false;
     this.pointers = new Map();
     this.gesture = null;
+    this.awake = false; // until it is tapped, a finger that swipes over it scrolls the page
     this.root.classList.add("viewer-live");
     this.root.querySelector(".tools").hidden = false;
     this.$stage.tabIndex = 0;
@@ -56,7 +58,7 @@ export class Viewer {
     this.$stage.setAttribute("aria-label", say("stage"));
     this.panzoom = Panzoom(this.$pan, {
       noBind: true, cursor: "", maxScale: MOST_ZOOM, minScale: LEAST_ZOOM, pinchAndPan: true,
-      animate: false,
+      animate: false, touchAction: "", // the style sheet's, as long as nobody tapped
     });
     this.listen();
     this.layOut();
@@ -89,6 +91,7 @@ export class Viewer {
     for (const input of [this.$center, this.$width]) {
       on(input, "input", () => (this.typing = input));
       on(input, "blur", () => (this.typing = null));
+      on(input, "focus", () => this.load());
       on(input, "change", () => this.type(input));
     }
   }
@@ -171,6 +174,11 @@ export class Viewer {
     this.pressed = event;
     this.alone = this.pointers.size === 1;
     this.box = this.alone ? event.target.closest("g[data-finding]") : null;
+    if (event.pointerType !== "mouse" && !this.awake && this.alone) {
+      this.gesture = "asleep";
+      return;
+    }
+    this.wake();
     if (this.pointers.size === 2 && this.gesture !== "pan") {
       // A second finger: what the first one began is a pinch.
       this.panzoom.handleDown([...this.pointers.values()][0]);
@@ -210,7 +218,7 @@ export class Viewer {
       this.panzoom.handleMove(event);
     } else if (this.gesture === "measure") {
       this.measure(this.from, this.toImage(event));
-    } else if (this.picture) {
+    } else if (this.gesture === "window" && this.picture) {
       const before = this.pointers.get(event.pointerId);
       this.nudge(event.clientX - before.clientX, event.clientY - before.clientY);
     }
@@ -222,8 +230,16 @@ export class Viewer {
       return;
     }
     const { clientX, clientY } = this.pressed;
-    const clicked = Math.hypot(event.clientX - clientX, event.clientY - clientY) < CLICK;
-    if (this.gesture === "pan") {
+    const slack = event.pointerType === "mouse" ? CLICK : TAP;
+    const clicked = Math.hypot(event.clientX - clientX, event.clientY - clientY) < slack;
+    if (this.gesture === "asleep" && event.type === "pointerup") {
+      if (clicked) {
+        this.wake();
+        this.load();
+      } else {
+        this.hint(say("tap_first"));
+      }
+    } else if (this.gesture === "pan") {
       this.panzoom.handleUp(event);
     } else if (this.gesture === "measure") {
       // A line is drawn in one go, or from click to click.
@@ -238,6 +254,19 @@ export class Viewer {
     if (!this.pointers.size) {
       this.gesture = null;
     }
+  }
+
+  wake() {
+    if (!this.awake) {
+      this.awake = true;
+      this.$stage.dataset.awake = "";
+      this.hint("");
+    }
+  }
+
+  sleep() {
+    this.awake = false;
+    delete this.$stage.dataset.awake;
   }
 
   wheel(event) {
@@ -321,6 +350,7 @@ export class Viewer {
   }
 
   use(tool) {
+    this.wake();
     this.tool = tool;
     this.ended = true;
     for (const name of ["window", "pan", "measure"]) {
@@ -372,6 +402,7 @@ export class Viewer {
     this.fit();
     this.layOut();
     this.hint("");
+    this.sleep();
   }
 
   // Centre a box and make it a third of the view.
@@ -422,7 +453,6 @@ export class Viewer {
     this.paint();
     this.$canvas.hidden = false;
     this.$plain.hidden = true;
-    this.$center.disabled = this.$width.disabled = false;
     return this.picture;
   }
 
@@ -461,6 +491,10 @@ export class Viewer {
   // A centre or width that was written down.
   type(input) {
     this.typing = null;
+    if (!this.window) {
+      input.value = ""; // the values are not there
+      return;
+    }
     const { center, width } = this.window;
     const typed = { center, width, [input.dataset.role]: input.valueAsNumber };
     if (Number.isFinite(input.valueAsNumber) && typed.width > 0) {

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Callable
 from io import BytesIO
@@ -14,11 +15,13 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 from pydicom.pixels.processing import apply_modality_lut, apply_voi, apply_windowing
 
+from spinexr import DISCLAIMER
 from tests import builders
 from tests.analyses import schema_errors
 from tests.browser.acts import drop, painted, place_of, settle, upload
-from tests.fakes import NORMAL, FakeEngine
+from tests.fakes import NORMAL, FakeEngine, fake_bundle
 from tests.imaging.test_display import lut
+from tools import translations
 
 HEADLINE = "Abnormal, 0.881 (cut-off 0.449): three firm findings, one tentative."
 
@@ -165,6 +168,42 @@ def test_two_fingers_zoom_where_they_are(make_page: Callable[..., Page]) -> None
     assert (after[0] + after[2]) / 2 == pytest.approx((before[0] + before[2]) / 2, abs=3)
 
 
+def test_a_finger_scrolls_over_the_image_until_it_is_tapped(make_page: Callable[..., Page]) -> None:
+    page = make_page(width=390, height=844, has_touch=True)
+    upload(page)
+    page.locator(".stage").scroll_into_view_if_needed()
+    session = page.context.new_cdp_session(page)
+
+    def swipe(across: float, down: float) -> float:
+        """How far the page was scrolled by it."""
+        left, top, right, bottom = place_of(page, ".stage")
+        x, y = (left + right) / 2, (top + bottom) / 2
+        before = page.evaluate("scrollY")
+        ways = [*(n / 8 for n in range(1, 9)), 1, 1, 1]  # it rests at the end: no fling
+        for kind, part in [("touchStart", 0), *(("touchMove", way) for way in ways)]:
+            point = {"x": x + part * across, "y": y + part * down}
+            session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [point]})
+            settle(page)
+        session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+        at = None
+        while at != (at := page.evaluate("scrollY")):
+            settle(page)
+        return float(at - before)
+
+    assert swipe(0, -120) > 60
+    width = page.get_by_label("Window width")
+    expect(width).to_have_value("")  # nobody asked for it to be changed
+    assert swipe(120, 0) == 0
+    expect(page.locator(".hint")).to_have_text("Tap the image first; then swipes change it.")
+    left, top, _right, _bottom = place_of(page, ".stage")
+    page.touchscreen.tap(left + 5, top + 5)
+    expect(width).not_to_have_value("")
+    before = width.input_value()
+    assert swipe(0, -60) == 0
+    assert swipe(120, 0) == 0
+    expect(width).not_to_have_value(before)
+
+
 def test_a_sample_can_be_windowed_too(page: Page) -> None:
     page.get_by_role("button", name="lateral: disc space narrowing").click()
     expect(page.locator("h1")).to_contain_text("Abnormal")
@@ -221,7 +260,7 @@ def test_a_drag_changes_the_window_and_space_resets_it(page: Page) -> None:
 
 def test_a_window_can_be_written_down(page: Page) -> None:
     upload(page, builders.dicom(attributes={"WindowCenter": 1500, "WindowWidth": 900}))
-    expect(page.get_by_label("Window centre")).to_be_hidden()
+    expect(page.get_by_label("Window centre")).to_have_value("")
     page.keyboard.press("1")
     expect(page.get_by_label("Window centre")).to_have_value("1500")
     page.get_by_label("Window centre").fill("1200")
@@ -506,6 +545,7 @@ def test_another_part_of_the_body_is_analysed_when_the_reader_says_so(page: Page
 def test_a_tap_inside_a_box_tells_which_it_is(make_page: Callable[..., Page]) -> None:
     page = make_page(width=390, height=844, has_touch=True)
     upload(page)
+    page.locator(".stage").scroll_into_view_if_needed()
     left, top, right, bottom = place_of(page, "g[data-finding='2'] .box-line")
     page.touchscreen.tap((left + right) / 2, (top + bottom) / 2)
     expect(page.locator("g[data-finding='2']")).to_have_class("box box-firm linked")
@@ -530,6 +570,47 @@ def test_a_report_is_one_page(page: Page, format: str) -> None:
     upload(page, builders.dicom(builders.pixels(1200, 800)))
     document = page.pdf(format=format, prefer_css_page_size=False)
     assert document.count(b"/Type /Page\n") == 1
+
+
+def test_a_print_says_how_the_image_was_looked_at(page: Page) -> None:
+    upload(page)
+    page.pdf()
+    expect(page.locator("[data-role='printed']")).not_to_contain_text("inverted")
+    page.keyboard.press("i")
+    page.keyboard.press("1")
+    painted(page)
+    page.pdf()
+    expect(page.locator("[data-role='printed']")).to_have_text(
+        re.compile(r" · C \d.* W \d.* · inverted$")
+    )
+
+
+def test_the_first_touch_moves_nothing(page: Page) -> None:
+    upload(page)
+    before = page.locator(".stage").bounding_box()
+    page.keyboard.press("1")
+    painted(page)
+    assert page.locator(".stage").bounding_box() == before
+
+
+def test_a_saved_picture_speaks_the_page_s_language(make_page: Callable[..., Page]) -> None:
+    page = make_page(locale="vi")
+    page.evaluate(
+        "() => { window.written = []; const fill = CanvasRenderingContext2D.prototype.fillText;"
+        "CanvasRenderingContext2D.prototype.fillText = function (text, ...rest) {"
+        " window.written.push(text); return fill.call(this, text, ...rest); }; }"
+    )
+    upload(page)
+    with page.expect_download():
+        page.locator("[data-action='save-png']").click()
+    written = " ".join(page.evaluate("() => window.written"))
+    assert "Gai xương" in written
+    assert "Osteophytes" not in written
+    for warning in (fake_bundle().summary(()).caveat, DISCLAIMER):
+        assert warning is not None
+        message = translations.read("vi").get(warning)
+        assert message is not None
+        assert str(message.string) in written
 
 
 def test_lines_are_printed_as_wide_as_ever_after_zooming_and_turning(page: Page) -> None:

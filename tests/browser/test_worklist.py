@@ -146,11 +146,29 @@ def test_the_list_is_saved_without_names_unless_asked_for(page: Page) -> None:
     assert rows[2]["error"] == "not_dicom"
     assert "name" not in rows[0]
     assert all(uid not in download(page, "CSV") for uid in STUDIES)
+    rows_of_the_list = page.locator(".item [data-role='label']")
+    expect(rows_of_the_list.first).not_to_contain_text("Doe")
     page.get_by_label("with file names").check()
-    assert "Doe^Jane-1.dcm" in download(page, "CSV")
+    expect(rows_of_the_list.first).to_contain_text("File 1 · Doe^Jane-0.dcm")
+    rows = list(csv.DictReader(io.StringIO(download(page, "CSV"))))
+    assert rows[1]["name"] == "Doe^Jane-1.dcm"
+    assert rows[2]["message"] == "This is not a DICOM file"
+    page.get_by_label("with file names").uncheck()
+    expect(rows_of_the_list.first).not_to_contain_text("Doe")
     listed = json.loads(download(page, "JSON"))
     assert schema_errors(listed[0]["analysis"]) == []
     assert listed[2]["error"]["code"] == "not_dicom"
+
+
+def test_what_is_saved_of_a_result_has_its_number_in_the_list(page: Page) -> None:
+    drop(page, files(2))
+    finished(page, "2 of 2")
+    page.locator(".item-open").nth(1).click()
+    with page.expect_download() as saved:
+        page.locator(".result").get_by_role("button", name="JSON").click()
+    assert saved.value.suggested_filename == "spinexr-2-result.json"
+    page.pdf()
+    expect(page.locator(".result [data-role='printed']")).to_contain_text("File 2 · ")
 
 
 def test_a_busy_server_is_asked_again_and_a_lost_one_by_hand(page: Page) -> None:

@@ -138,7 +138,7 @@ print(seen)
 """
     done = subprocess.run(
         [sys.executable, "-c", code, bundle.root, store],
-        cwd=ROOT, env=environment(), capture_output=True, text=True, check=False,
+        cwd=ROOT, env=environment(), capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
     assert done.stdout.strip() == f"{{{available_threads()}}}", done.stderr
 

@@ -64,8 +64,13 @@ def test_every_refusal_says_what_to_do_in_the_page_s_language(
         if cls is not SpineXRError
         and not issubclass(cls, (*NEVER_ANSWERED, TrainingError, BatchError))
     }
-    with make_app().test_request_context(headers={"Accept-Language": "vi"}):
-        assert texts.what_to_do().keys() == answered | {"internal_error"}
+    app = make_app()
+    with app.test_request_context(headers={"Accept-Language": "vi"}):
+        said = texts.what_to_do()
+    with app.test_request_context(headers={"Accept-Language": "en"}):
+        english = texts.what_to_do()
+    assert said.keys() == english.keys() == answered | {"internal_error"}
+    assert [code for code in said if said[code] == english[code]] == []
 
 
 def test_the_browser_s_language_is_followed_and_a_choice_goes_before_it(

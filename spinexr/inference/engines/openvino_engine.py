@@ -78,9 +78,10 @@ class OpenVinoEngine(Engine):
             "INFERENCE_PRECISION_HINT": "bf16" if self.precision is Precision.BF16 else "f32",
             "INFERENCE_NUM_THREADS": threads,
             "PERFORMANCE_HINT": "LATENCY",
-            # Whoever takes a share leaves the rest to others, which would be pinned to the same.
-            "ENABLE_CPU_PINNING": threads >= available_threads(),
         }
+        if threads < available_threads():
+            # Others that take a share as well would be bound to the same processors.
+            self._config["ENABLE_CPU_PINNING"] = False
         self.models = models
         self.class_names = class_names
         self._spec = spec
@@ -90,7 +91,8 @@ class OpenVinoEngine(Engine):
         self._batch_shape = batch_shape
         framed, _ = yolo.letterbox(np.zeros(FIRST_SHAPE, np.uint8), spec.size)
         self._detectors: OrderedDict[tuple[int, int], Any] = OrderedDict()
-        with ThreadPoolExecutor(_COMPILED_AT_ONCE) as pool:
+        self._at_once = min(_COMPILED_AT_ONCE, threads)
+        with ThreadPoolExecutor(self._at_once) as pool:
             first = pool.submit(self._detector, *framed.shape)  # it takes longest
             self._members = self._compiled_members(pool)
             first.result()
@@ -98,7 +100,7 @@ class OpenVinoEngine(Engine):
     def classify(self, batch: npt.NDArray[np.float32]) -> dict[str, ClassifierOutput]:
         if batch.shape != self._batch_shape:
             self._batch_shape = batch.shape
-            with ThreadPoolExecutor(_COMPILED_AT_ONCE) as pool:
+            with ThreadPoolExecutor(self._at_once) as pool:
                 self._members = self._compiled_members(pool)
         answers = {}
         for name, network in self._members.items():

@@ -79,7 +79,7 @@ def load(
     if problems:
         raise not_ready(problems)
     digests: dict[str, str] = {}
-    with ThreadPoolExecutor(available_threads()) as pool:
+    with ThreadPoolExecutor(min(threads or available_threads(), len(wanted))) as pool:
         begun = [pool.submit(_digest, network) for network in wanted]
     for network, computed in zip(wanted, begun, strict=True):
         try:
