@@ -63,9 +63,11 @@ COPY samples samples
 COPY translations translations
 COPY --from=engines /tmp/packed ./
 RUN mkdir uploads && chown spinexr uploads
-# No spare copies of freed memory, and pages as large as the kernel offers.
+# No spare copies of freed memory, and pages as large as the kernel offers. bf16 where the processor has it
+# and the bundle's verdict allows it; otherwise exact, and /health says why.
 ENV SPINEXR_HOST=0.0.0.0 \
     SPINEXR_INSECURE=1 \
+    SPINEXR_PRECISION=bf16 \
     GLIBC_TUNABLES=glibc.malloc.hugetlb=1 \
     PORT=5000
 USER 1000

@@ -10,9 +10,10 @@ import sys
 import threading
 from typing import Any
 
+from gunicorn.glogging import Logger
 from gunicorn.http.unreader import SocketUnreader
 
-from spinexr import spool, stopping, tokens
+from spinexr import logs, spool, stopping, tokens
 from spinexr.errors import ConfigurationError
 from spinexr.gunicorn_worker import Worker
 from spinexr.settings import Settings
@@ -26,6 +27,14 @@ try:
         tokens.read(_settings.tokens_file)
 except ConfigurationError as e:
     sys.exit(f"SpineXR cannot start: {e.message}")
+
+
+class _Logger(Logger):
+    """What gunicorn itself has to say, in the form of all other lines."""
+
+    def setup(self, cfg: Any) -> None:
+        super().setup(cfg)
+        logs.in_form(self.error_log, _settings.log_format)
 
 
 def _descriptors() -> int:
@@ -56,6 +65,7 @@ forwarded_allow_ips = ""
 # Our own log names endpoints; gunicorn's access log would write down paths and queries.
 accesslog = None
 errorlog = "-"
+logger_class = _Logger
 loglevel = "warning"
 
 # What Flask takes at a time. gunicorn would hold up to 1 MB ready, and copy all of what is left of

@@ -58,6 +58,12 @@ def set_up(*, level: str, form: str, audit_file: Path | None) -> None:
     _replace(audit, handler, "json")
 
 
+def in_form(logger: logging.Logger, form: str) -> None:
+    """Have what another library logs written in the form of our own lines."""
+    for handler in logger.handlers:
+        handler.setFormatter(_Formatter(form))
+
+
 class _AuditFile(RotatingFileHandler):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (logging's name)
         raise StorageError(

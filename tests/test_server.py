@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from spinexr.errors import ConfigurationError
@@ -122,6 +123,31 @@ def test_without_weights_it_starts_answers_and_ends(tmp_path: Path) -> None:
     assert code == 0
     assert "Traceback" not in log
     assert list((tmp_path / "uploads").iterdir()) == []
+
+
+def test_every_line_of_a_json_log_is_json_gunicorn_s_too(tmp_path: Path) -> None:
+    server = Server(
+        [sys.executable, "-m", "gunicorn", "app:app"],
+        free_port(),
+        SPINEXR_WEIGHTS=str(tmp_path),
+        SPINEXR_UPLOADS=str(tmp_path / "uploads"),
+        SPINEXR_LOG_FORMAT="json",
+    )
+    try:
+        server.wait_for_log("models not ready")
+        (worker,) = (
+            child
+            for child in psutil.Process(server.process.pid).children()
+            if "gunicorn" in " ".join(child.cmdline())
+        )
+        worker.kill()
+        killed = json.loads(server.wait_for_log("SIGKILL"))
+        assert killed["level"] == "error"
+        server.wait_for_log("models not ready", times=2)
+    finally:
+        _code, log = server.stop()
+    for line in log.splitlines():
+        assert {"event", "level", "timestamp"} <= json.loads(line).keys()
 
 
 def test_it_ends_in_order_while_networks_are_compiled(untrained_root: Path, tmp_path: Path) -> None:

@@ -171,7 +171,12 @@ class Bundle:
             )
         manifests = [self.root / f / MANIFEST for f in (ENSEMBLE_FOLDER, DETECTION_FOLDER)]
         more = [self.ensemble.familiarity] if self.ensemble.familiarity else []
-        return (*manifests, *more)
+        return (*manifests, *more, *sorted(self.verdicts.glob("*.json")))
+
+    @property
+    def verdicts(self) -> Path:
+        """Where verdicts on reduced precision lie that are passed on with the bundle."""
+        return self.root / ENSEMBLE_FOLDER / "verdicts"
 
 
 # The standard profile: the layout, weights, cut-off and preprocessing that existing checkpoints of

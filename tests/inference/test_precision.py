@@ -79,6 +79,25 @@ def test_the_gate_decides(
 
 
 @pytest.mark.usefixtures("every_instruction")
+def test_a_verdict_that_came_with_the_bundle_counts_and_is_passed_on(
+    trained: Bundle, store: Path, load: Callable[..., OpenVinoEngine]
+) -> None:
+    subject = openvino_loading.verdict_subject(trained, Precision.BF16, store=store)
+    trained.verdicts.mkdir()
+    elsewhere = {"auroc_drop": 0.0, "flips": 0.0}
+    Verdicts(trained.verdicts).write(Precision.BF16, subject, accepted=True, measured=elsewhere)
+    for file in store.glob("bf16-*.json"):
+        file.unlink()
+    engine = load(trained)
+    assert (engine.precision, engine.precision_measured) == (Precision.BF16, elsewhere)
+    Verdicts(store).write(Precision.BF16, subject, accepted=False, measured=MEASURED)
+    assert load(trained).precision is Precision.EXACT  # what was judged here goes first
+    assert [*trained.verdicts.iterdir()] == [
+        f for f in trained.files_to_serve_compiled() if f.parent == trained.verdicts
+    ]
+
+
+@pytest.mark.usefixtures("every_instruction")
 def test_a_verdict_on_another_cut_off_is_none(trained: Bundle, store: Path) -> None:
     subject = openvino_loading.verdict_subject(trained, Precision.BF16, store=store)
     Verdicts(store).write(Precision.BF16, subject, accepted=True, measured=MEASURED)

@@ -236,7 +236,10 @@ def _choose(
     if unjudged or bundle.training_data is TrainingData.NONE:
         return Choice(precision, precision, calibration=calibration)
     subject = subject_of(bundle, digests, VERSION, calibration)
-    measured = Verdicts(engines.root).find(precision, subject)
+    verdicts = Verdicts(engines.root)
+    if not verdicts.hold(precision, subject):  # what was judged here goes before what came along
+        verdicts = Verdicts(bundle.verdicts)
+    measured = verdicts.find(precision, subject)
     if measured is None:
         return instead(f"it was not judged good enough for these weights: {command}")
     return Choice(precision, precision, measured=measured, calibration=calibration)

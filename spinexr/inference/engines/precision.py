@@ -63,9 +63,13 @@ def supported(precision: Precision, capabilities: tuple[str, ...]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Verdicts:
-    """What the gate said, as files in the folder of compiled networks."""
+    """What the gate said, as files: in the folder of compiled networks, or with a bundle."""
 
     root: Path
+
+    def hold(self, precision: Precision, subject: str) -> bool:
+        """Whether there is a verdict, whatever it says."""
+        return self._file(precision, subject).exists()
 
     def find(self, precision: Precision, subject: str) -> Mapping[str, Any] | None:
         """The measured deltas of an accepted precision, None where there is no such verdict."""
