@@ -18,6 +18,7 @@ from spinexr.inference.engines.mapped_files import release_pages
 from spinexr.inference.engines.openvino_engine import OpenVinoEngine
 from spinexr.inference.engines.precision import Precision, Verdicts, supported
 from tests import builders
+from tests.processes import ROOT
 
 MEASURED = {"auroc_drop": 0.0001, "flips": 0.001}
 
@@ -95,6 +96,14 @@ def test_a_verdict_that_came_with_the_bundle_counts_and_is_passed_on(
     assert [*trained.verdicts.iterdir()] == [
         f for f in trained.files_to_serve_compiled() if f.parent == trained.verdicts
     ]
+
+
+def test_the_demo_weights_bring_a_verdict_on_bf16_in_this_openvino(tmp_path: Path) -> None:
+    bundle = load_bundle(ROOT)
+    subject = openvino_loading.verdict_subject(bundle, Precision.BF16, store=tmp_path)
+    measured = Verdicts(bundle.verdicts).find(Precision.BF16, subject)
+    assert measured is not None
+    assert measured["images"] >= 500
 
 
 @pytest.mark.usefixtures("every_instruction")
