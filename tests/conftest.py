@@ -25,6 +25,7 @@ _HEAVY_FIXTURES = ("small_root", "untrained_root", "real_predictor", "server", "
 _HEAVY_MODULES = ("test_train",)
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The fast ones first. Where several processes share the tests (`pytest -n 2 --dist
     loadgroup`), a file stays in one of them, and so do all that use full-size networks."""
