@@ -53,8 +53,6 @@ _ATTRIBUTES: dict[str, st.SearchStrategy[Any]] = {
 _HEADERS = st.fixed_dictionaries({}, optional={k: v | st.none() for k, v in _ATTRIBUTES.items()})
 
 
-pytestmark = pytest.mark.xdist_group("headers")  # one process counts them
-
 COUNTS = {"drawn": 0, "written": 0, "analysed": 0}
 
 

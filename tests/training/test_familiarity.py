@@ -47,15 +47,13 @@ def test_statistics_of_checkpoints_tell_other_images_from_their_own(
         looks = {name: np.concatenate([one[name] for one in each]) for name in LOOKS}
         return {n: features(*checkpoints[n], pixels) for n in architectures} | looks
 
-    def beyond(pixels: np.ndarray) -> float:
-        return float((found.distance(seen(pixels)) > found.cut).mean())
-
-    assert beyond(fresh) <= 0.05
-    assert beyond(others) >= 0.95
+    usual, unusual = seen(fresh), seen(others)
+    assert (found.distance(usual) > found.cut).mean() <= 0.05
+    assert (found.distance(unusual) > found.cut).mean() >= 0.95
     for name in found.parts:  # each sees it by itself
         alone = Familiarity({name: found.parts[name]}, found.cut)
-        assert (alone.distance(seen(others)) > 1).mean() >= 0.9, name
-        assert (alone.distance(seen(fresh)) > 1).mean() <= 0.1, name
+        assert (alone.distance(unusual) > 1).mean() >= 0.9, name
+        assert (alone.distance(usual) > 1).mean() <= 0.1, name
 
 
 def features(architecture: str, file: Path, pixels: np.ndarray) -> np.ndarray:
