@@ -18,6 +18,8 @@ import numpy.typing as npt
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 
+_ROWS_AT_A_TIME = 16  # of an image that is looked up: what they need fits a processor's cache
+
 
 class Photometric(StrEnum):
     """PhotometricInterpretation (0028,0004) of greyscale images, PS3.3 C.7.6.3.1.2."""
@@ -190,8 +192,14 @@ class Radiograph:
         bits = 8 * self.stored.dtype.itemsize
         whole = np.zeros(1 << bits, table.dtype)
         whole[np.arange(self.lowest, self.lowest + len(table)) & ((1 << bits) - 1)] = table
-        # Every index is within; "clip" only leaves out the check of each.
-        return whole.take(self.stored.view(f"u{self.stored.dtype.itemsize}"), mode="clip")
+        looked_up = np.empty(self.stored.shape, table.dtype)
+        # Some rows at a time, as numpy makes 64-bit indices of the values first. Every index is
+        # within; "clip" only leaves out the check of each.
+        for top in range(0, self.rows, _ROWS_AT_A_TIME):
+            rows = slice(top, top + _ROWS_AT_A_TIME)
+            indices = self.stored[rows].view(f"u{self.stored.dtype.itemsize}")
+            whole.take(indices, mode="clip", out=looked_up[rows])
+        return looked_up
 
     @property
     def rows(self) -> int:

@@ -106,7 +106,7 @@ class Sandbox:
                 keep=self.options.keep,
             )
             try:
-                return _with_pixels(self._run(request), request.pixels)
+                return _with_pixels(self._run(request), request.pixels, data)
             finally:
                 # A process that was killed leaves it behind.
                 shared_memory.remove(request.pixels)
@@ -232,10 +232,13 @@ def _clean_processes() -> BaseContext:
     return context
 
 
-def _with_pixels(reply: worker.Reply, name: str) -> Radiograph:
-    dtype = np.dtype(reply.dtype)
-    pixels = shared_memory.read(name, math.prod(reply.shape) * dtype.itemsize)
-    return replace(reply.radiograph, stored=np.frombuffer(pixels, dtype).reshape(reply.shape))
+def _with_pixels(reply: worker.Reply, name: str, data: bytes) -> Radiograph:
+    dtype, size = np.dtype(reply.dtype), math.prod(reply.shape)
+    pixels, offset = data, reply.offset
+    if offset is None:
+        pixels, offset = shared_memory.read(name, size * dtype.itemsize), 0
+    stored = np.frombuffer(pixels, dtype, size, offset).reshape(reply.shape)
+    return replace(reply.radiograph, stored=stored)
 
 
 @contextmanager

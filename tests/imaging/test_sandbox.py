@@ -25,6 +25,7 @@ from spinexr.errors import (
 )
 from spinexr.imaging import reader, shared_memory
 from spinexr.imaging.sandbox import Sandbox, SandboxOptions
+from spinexr.phantom import writer
 from tests import builders, hostile_work
 from tests.processes import ROOT, environment
 
@@ -60,6 +61,28 @@ def test_a_sandbox_reads_what_the_reader_reads(sandbox: Sandbox, dtype: str) -> 
     np.testing.assert_array_equal(found.display, expected.display)
     assert (found.attributes, found.notices) == (expected.attributes, expected.notices)
     assert (found.spacing, found.photometric) == (expected.spacing, expected.photometric)
+
+
+def test_pixels_that_lie_in_the_file_as_they_are_do_not_travel(sandbox: Sandbox) -> None:
+    data = builders.dicom()
+    found = sandbox.read(data, max_pixels=PIXELS)
+    assert np.shares_memory(found.stored, np.frombuffer(data, np.uint8))
+
+
+def test_pixels_are_those_that_were_read_even_where_the_file_has_their_like_elsewhere(
+    sandbox: Sandbox,
+) -> None:
+    """The first row occurs before the pixels; unused high bits hold something in the other file,
+    so that the file's words are not the pixels."""
+    pixels = builders.pixels()
+    decoy, marked = builders.dataset(pixels), builders.dataset(pixels)
+    decoy.private_block(0x0009, "TEST", create=True).add_new(1, "OB", pixels[0].tobytes())
+    marked.PixelData = (pixels | 0xF000).tobytes()
+    for dataset in (decoy, marked):
+        data = writer.to_bytes(dataset)
+        found, expected = (read(data, max_pixels=PIXELS) for read in (sandbox.read, reader.read))
+        np.testing.assert_array_equal(expected.stored, pixels)
+        np.testing.assert_array_equal(found.stored, pixels)
 
 
 @pytest.mark.parametrize("data", [b"", b"no DICOM", builders.dicom()[:900]])

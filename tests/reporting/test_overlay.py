@@ -170,6 +170,22 @@ def test_a_full_size_radiograph_fits_the_budget_as_jpeg() -> None:
     assert decoded.size == (image.width, image.height)
 
 
+def test_a_picture_is_in_colour_only_where_something_on_it_is() -> None:
+    for findings, mode in (((), "L"), ((finding((10, 20, 90, 80)),), "RGB")):
+        result = with_findings(*findings)
+        for image in (overlay.as_jpeg(result), overlay.as_png(result)):
+            assert Image.open(BytesIO(image.data)).mode == mode
+        assert overlay.draw(result).mode == "RGB"
+
+
+def test_no_more_labels_are_drawn_than_leave_the_radiograph_visible(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    many = [finding((200, 300, 260, 360), index=n % 7) for n in range(120)]
+    labels = placed_labels(with_findings(*many, rows=2400, columns=1600), monkeypatch)
+    assert len(labels) == 50
+
+
 def test_halved_pictures_keep_exact_coordinates() -> None:
     # Noise compresses badly, so that quality alone does not reach the budget.
     noise = np.random.default_rng(0).integers(0, 4096, (800, 600)).astype(np.uint16)
