@@ -570,9 +570,10 @@ class Queue:
                 f"The queue in {self._folder} is of another version of SpineXR."
             )
         if about["sealed"] != str(int(sealed)).encode():
+            how = "without SPINEXR_NODE_KEY_FILE" if sealed else "with its SPINEXR_NODE_KEY_FILE"
             raise ConfigurationError(
-                f"The queue in {self._folder} was begun with{'out' if sealed else ''} a key. "
-                "Let it run empty as it is, then remove the folder and begin a new one."
+                f"The queue in {self._folder} was begun with{'out' if sealed else ''} a key. Start "
+                f"{how}; to change that, let it run empty, remove the folder and begin a new one."
             )
         self._seal.open(about[_CHECK], _CHECK)
 
