@@ -226,7 +226,8 @@ def _refuse_too_large(rows: int, columns: int, max_pixels: int, where: str) -> N
     if rows * columns > max_pixels:
         raise ImageTooLargeError(
             f"According to {where} the image is {columns} × {rows} pixels; "
-            f"at most {max_pixels / 1e6:g} megapixels are accepted."
+            f"at most {max_pixels / 1e6:g} megapixels are accepted. Export it at a smaller size, "
+            "or ask whoever runs SpineXR to allow more."
         )
 
 

@@ -76,6 +76,8 @@ _OTHER = re.compile(
 _OTHER_IN_CODES = re.compile("FACE")
 _DEVICE_WORDS = re.compile(r"\bC[\s-]?ARM\b")  # the device, not an arm
 
+_EXPORT_AGAIN = "Export the radiograph again."
+
 _CODED_KEYWORDS = ("BodyPartExamined", "AnatomicRegionSequence")
 _REGION_KEYWORDS = (
     *_CODED_KEYWORDS,
@@ -95,7 +97,8 @@ def check_header(dataset: Dataset, *, allow_other_body_part: bool) -> tuple[Noti
     if "PixelData" not in dataset:
         raise NoPixelDataError(
             "The file has no Pixel Data (7FE0,0010): it is a report or another object without an "
-            "image, or it was cut off while it was copied."
+            "image, or it was cut off while it was copied. Choose the radiograph itself, or copy "
+            "the file again."
         )
     notices = [*_check_modality(dataset)]
     _check_pixel_module(dataset)
@@ -120,8 +123,7 @@ def check_range(lowest: int, highest: int) -> None:
     """
     if lowest == highest:
         raise ConstantImageError(
-            f"Every pixel has the value {lowest}: the image shows nothing. "
-            "Export the radiograph again."
+            f"Every pixel has the value {lowest}: the image shows nothing. {_EXPORT_AGAIN}"
         )
 
 
@@ -153,7 +155,8 @@ def _check_modality(dataset: Dataset) -> Iterator[Notice]:
     if header.required(dataset, "SOPClassUID") not in _RADIOGRAPH_SOP_CLASSES:
         raise UnsupportedModalityError(
             f"{header.label('Modality')} is missing and the SOP class is not one of radiography; "
-            f"only radiographs ({accepted}) are analysed."
+            f"only radiographs ({accepted}) are analysed. Choose a projection radiograph of the "
+            "spine."
         )
     yield Notice(
         "modality_missing",
@@ -172,26 +175,27 @@ def _check_pixel_module(dataset: Dataset) -> None:
     if samples != 1 or interpretation not in set(Photometric):
         raise NotGreyscaleError(
             f"{header.label('PhotometricInterpretation')} is {interpretation or 'missing'!r} with "
-            f"{samples} sample(s) per pixel; a radiograph is MONOCHROME1 or MONOCHROME2 with one."
+            f"{samples} sample(s) per pixel; a radiograph is MONOCHROME1 or MONOCHROME2 with one. "
+            "Choose the radiograph itself, not a picture made of it."
         )
     allocated = _whole_number(dataset, "BitsAllocated")
     stored = _whole_number(dataset, "BitsStored")
     if allocated not in (8, 16) or not 1 <= stored <= allocated:
         raise UnsupportedPixelFormatError(
             f"{header.label('BitsAllocated')} is {allocated} with {stored} bits stored; "
-            "a radiograph has 8 or 16 allocated and no more stored."
+            f"a radiograph has 8 or 16 allocated and no more stored. {_EXPORT_AGAIN}"
         )
     # PS3.5 section 8.1.1; decoders take it for granted and would read the wrong bits.
     high = _whole_number(dataset, "HighBit", default=stored - 1)
     if high != stored - 1:
         raise UnsupportedPixelFormatError(
             f"{header.label('HighBit')} is {high} with {stored} bits stored; DICOM has it one less "
-            "than the bits stored."
+            f"than the bits stored. {_EXPORT_AGAIN}"
         )
     # Never guessed: the wrong sign turns the image inside out.
     if (sign := _whole_number(dataset, "PixelRepresentation")) not in (0, 1):
         raise UnsupportedPixelFormatError(
-            f"{header.label('PixelRepresentation')} is {sign}; it must be 0 or 1."
+            f"{header.label('PixelRepresentation')} is {sign}; it must be 0 or 1. {_EXPORT_AGAIN}"
         )
     rows, columns = (_whole_number(dataset, keyword) for keyword in ("Rows", "Columns"))
     if min(rows, columns) < SMALLEST_SIDE:
@@ -250,7 +254,9 @@ def _whole_number(dataset: Dataset, keyword: str, *, default: int | None = None)
     if value is None or value == "":
         if default is not None:
             return default
-        raise CorruptDicomError(f"{header.label(keyword)} is missing, so the image is unreadable.")
+        raise CorruptDicomError(
+            f"{header.label(keyword)} is missing, so the image is unreadable. {_EXPORT_AGAIN}"
+        )
     try:
         return int(value)
     except (TypeError, ValueError, OverflowError) as e:

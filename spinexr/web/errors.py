@@ -77,7 +77,10 @@ def status_of(error: SpineXRError) -> HTTPStatus:
 def too_large() -> TooLargeError:
     """The error for more bytes than the setting allows."""
     limit = state().settings.max_upload_mb
-    return TooLargeError(f"The file is larger than {limit} MB, the most that is accepted.")
+    return TooLargeError(
+        f"The file is larger than {limit} MB, the most that is accepted. Export it compressed, as "
+        "JPEG 2000 or JPEG-LS, or ask whoever runs SpineXR to allow more."
+    )
 
 
 def _refusal(error: SpineXRError) -> Response:

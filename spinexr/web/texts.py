@@ -16,7 +16,7 @@ def for_scripts() -> dict[str, str]:
         "busy": gettext("The server is busy; waiting."),
         "by_hand": gettext("By hand"),
         "dark": gettext("Dark theme"),
-        "empty": gettext("This file is empty."),
+        "empty": gettext("This file is empty. Choose another one, or copy it again."),
         "extension": gettext(
             "This is a {suffix} file. Choose a DICOM file: {accepted} or no extension."
         ),
@@ -44,7 +44,10 @@ def for_scripts() -> dict[str, str]:
         ),
         "table": gettext("Table of the file"),
         "tap_first": gettext("Tap the image first; then swipes change it."),
-        "too_large": gettext("This file has {size} MB; at most {limit} MB are accepted."),
+        "too_large": gettext(
+            "This file has {size} MB; at most {limit} MB are accepted. Export it compressed, as "
+            "JPEG 2000 or JPEG-LS, or choose another one."
+        ),
         "uploading": gettext("Uploading, {percent} %"),
         "value": gettext("value"),
         "waiting": gettext("Waiting"),

@@ -21,6 +21,7 @@ from tests.analyses import schema_errors
 from tests.browser.acts import drop, painted, place_of, settle, upload
 from tests.fakes import NORMAL, FakeEngine, fake_bundle
 from tests.imaging.test_display import lut
+from tests.processes import ROOT
 from tools import translations
 
 HEADLINE = "Abnormal, 0.881 (cut-off 0.449): three firm findings, one tentative."
@@ -567,8 +568,15 @@ def clip_of_boxes(page: Page) -> str:
 
 @pytest.mark.parametrize("format", ["A4", "Letter"])
 def test_a_report_is_one_page(page: Page, format: str) -> None:
-    upload(page, builders.dicom(builders.pixels(1200, 800)))
-    document = page.pdf(format=format, prefer_css_page_size=False)
+    """With as much in it as a header and the demo weights have to say."""
+    upload(page, (ROOT / "samples" / "lumbar-implant.dcm").read_bytes())
+    trained_on = page.get_by_role("row", name="Trained on").locator("td")
+    trained_on.evaluate("cell => { cell.textContent = 'phantoms: 640 × 424 pixels; '.repeat(6) }")
+    document = page.pdf(
+        format=format,
+        prefer_css_page_size=False,
+        margin={"top": "10mm", "right": "10mm", "bottom": "10mm", "left": "10mm"},
+    )
     assert document.count(b"/Type /Page\n") == 1
 
 
