@@ -100,7 +100,8 @@ def read(request: Request) -> Reply | SpineXRError:
             shared_memory.create(request.pixels, stored.data).close()
         except SpineXRError as e:
             return e.with_traceback(None)
-    stand_in = replace(radiograph, stored=stored[:0])
+    # A view would keep the whole image in this process until the next one.
+    stand_in = replace(radiograph, stored=stored[:0].copy())
     return Reply(stand_in, stored.shape, stored.dtype.str, offset)
 
 
