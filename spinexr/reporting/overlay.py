@@ -158,8 +158,8 @@ def _reduced(shown: Image.Image, reduction: int) -> Image.Image:
 
 
 def _draw(analysis: Analysis, shown: Image.Image, reduction: int) -> Image.Image:
-    """As `draw`, of the radiograph as shown; grey where nothing on it has a colour, which takes a
-    third of the time to encode."""
+    """As `draw`, of the radiograph as shown; grey where nothing on it has a colour, which takes
+    half the time to encode."""
     shown = _reduced(shown, reduction)
     scale = 1 / reduction
     style = _Style.for_size(*shown.size)

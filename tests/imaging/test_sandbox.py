@@ -64,19 +64,22 @@ def test_a_sandbox_reads_what_the_reader_reads(sandbox: Sandbox, dtype: str) -> 
 
 
 def test_pixels_that_lie_in_the_file_as_they_are_do_not_travel(sandbox: Sandbox) -> None:
-    data = builders.dicom()
+    pixels = builders.pixels()
+    pixels[:40] = 0  # as where the field was narrowed
+    data = builders.dicom(pixels)
     found = sandbox.read(data, max_pixels=PIXELS)
     assert np.shares_memory(found.stored, np.frombuffer(data, np.uint8))
+    np.testing.assert_array_equal(found.stored, pixels)
 
 
 def test_pixels_are_those_that_were_read_even_where_the_file_has_their_like_elsewhere(
     sandbox: Sandbox,
 ) -> None:
-    """The first row occurs before the pixels; unused high bits hold something in the other file,
+    """The middle row occurs before the pixels; unused high bits hold something in the other file,
     so that the file's words are not the pixels."""
     pixels = builders.pixels()
     decoy, marked = builders.dataset(pixels), builders.dataset(pixels)
-    decoy.private_block(0x0009, "TEST", create=True).add_new(1, "OB", pixels[0].tobytes())
+    decoy.private_block(0x0009, "TEST", create=True).add_new(1, "OB", pixels[80].tobytes())
     marked.PixelData = (pixels | 0xF000).tobytes()
     for dataset in (decoy, marked):
         data = writer.to_bytes(dataset)
