@@ -13,7 +13,7 @@ import fnmatch
 import glob
 import io
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -285,7 +285,8 @@ def _remote_files(name: str, credentials: dicomweb.Credentials | None) -> Iterat
     if name.startswith(("http://", "https://")) and not path.endswith("/"):
         found = iter([path])  # asking whether it is a folder would fetch it, and ? is no glob
     elif glob.has_magic(path):
-        found = iter(system.glob(path))
+        yield from _remote_glob(system, path, credentials)
+        return
     elif system.isdir(path):
         yield from _remote_folder(system, path, credentials)
         return
@@ -295,19 +296,62 @@ def _remote_files(name: str, credentials: dicomweb.Credentials | None) -> Iterat
         yield from _remote_file(system.unstrip_protocol(file), credentials)
 
 
-def _remote_folder(
-    system: Any, root: str, credentials: dicomweb.Credentials | None
+def _remote_glob(
+    system: Any, path: str, credentials: dicomweb.Credentials | None
 ) -> Iterator[Listed]:
-    """The files below a folder. `walk` of fsspec would pass over what it may not list."""
+    """What a glob matches, and what is below the folders that it matches, one folder after the
+    other: fsspec would first make a list of everything."""
+    pattern = path.rstrip("/").split("/")
+    fixed = next(n for n, part in enumerate(pattern) if glob.has_magic(part))
+    deep = "**" in pattern
+    above = pattern[: pattern.index("**")] if deep else pattern
+
+    def leads_there(name: str) -> bool:
+        return all(map(fnmatch.fnmatchcase, name.rstrip("/").split("/"), above))
+
+    def matches(name: str) -> bool:
+        parts = name.split("/")
+        below = not deep and len(parts) > len(pattern) and leads_there(name)
+        return _fits(parts, pattern) or (below and _may_be_one(parts[-1]))
+
+    root = "/".join(pattern[:fixed])
+    yield from _remote_folder(system, root, credentials, enters=leads_there, wanted=matches)
+
+
+def _fits(parts: list[str], pattern: list[str]) -> bool:
+    """Whether a path, by its parts, is one of a glob's; `**` stands for any number of parts."""
+    if not pattern:
+        return not parts
+    if pattern[0] == "**":
+        return any(_fits(parts[n:], pattern[1:]) for n in range(len(parts) + 1))
+    return (
+        bool(parts) and fnmatch.fnmatchcase(parts[0], pattern[0]) and _fits(parts[1:], pattern[1:])
+    )
+
+
+def _remote_folder(
+    system: Any,
+    root: str,
+    credentials: dicomweb.Credentials | None,
+    *,
+    enters: Callable[[str], bool] = lambda _folder: True,
+    wanted: Callable[[str], bool] = lambda file: _may_be_one(PurePosixPath(file).name),
+) -> Iterator[Listed]:
+    """The files below a folder. `walk` of fsspec would pass over what it may not list.
+
+    Args:
+        enters: whether a folder below is looked into.
+        wanted: whether a file is listed.
+    """
     waiting = [root]
     while waiting:
         folder = waiting.pop()
         try:
             for name, is_folder in _entries(system, folder):
                 if is_folder:
-                    if name.rstrip("/") != folder.rstrip("/"):
+                    if name.rstrip("/") != folder.rstrip("/") and enters(name):
                         waiting.append(name)
-                elif _may_be_one(PurePosixPath(name).name):
+                elif wanted(name):
                     yield from _remote_file(system.unstrip_protocol(name), credentials)
         # Each file system of fsspec raises the errors of its library.
         except Exception as e:

@@ -213,6 +213,31 @@ def memory() -> Iterator[None]:
 def test_addresses_are_listed_as_folders_and_globs_are() -> None:
     assert files("memory://bucket") == ["memory:///bucket/a.dcm", "memory:///bucket/deep/b.dcm"]
     assert files("memory://bucket/*.dcm") == ["memory:///bucket/a.dcm"]
+    assert files("memory://bucket/[n]otes.txt") == ["memory:///bucket/notes.txt"]
+    assert files("memory://bucket/*/*.dcm") == ["memory:///bucket/deep/b.dcm"]
+    assert files("memory://bucket/d*") == ["memory:///bucket/deep/b.dcm"]
+    both = ["memory:///bucket/a.dcm", "memory:///bucket/deep/b.dcm"]
+    assert files("memory://bucket/**/*.dcm") == files("memory://b*/**/?.dcm") == both
+    assert files("memory://bucket/*.png") == []
+
+
+@pytest.mark.usefixtures("memory")
+def test_a_glob_of_addresses_looks_into_one_folder_after_the_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    system = fsspec.filesystem("memory")
+    ls, looked_into = system.ls, []
+
+    def noting(path: str, **options: object) -> object:
+        looked_into.append(path)
+        return ls(path, **options)
+
+    monkeypatch.setattr(system, "ls", noting)
+    assert str(next(listing.inputs(["memory://bucket/**/*.dcm"]))) == "memory:///bucket/a.dcm"
+    assert looked_into == ["/bucket"]
+    looked_into.clear()
+    assert files("memory://bucket/x*/*.dcm") == []
+    assert looked_into == ["/bucket"]
 
 
 @pytest.mark.usefixtures("memory")
