@@ -31,7 +31,7 @@ soak: install-dev
 	TEST_SCALE=long TEST_FIGURES=runs/reliability.jsonl $(BIN)/python -m pytest tests/robustness
 
 check: format-check lint
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 format-check: install-dev
 	$(BIN)/ruff format --check .

@@ -22,17 +22,13 @@ from tests.fakes import FakeEngine, fake_bundle
 collect_ignore = [] if find_spec("playwright") else ["browser"]
 
 _HEAVY_FIXTURES = ("small_root", "untrained_root", "real_predictor", "server", "phantom_root")
-_HEAVY_MODULES = ("test_train",)
+_LONGEST = ("test_train",)
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The fast ones first. Where several processes share the tests (`pytest -n 2 --dist
-    loadgroup`), a file stays in one of them, and so do all that use full-size networks."""
-    for item in items:
-        group = "networks" if _uses_networks(item) else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: item.path.stem in _HEAVY_MODULES or _uses_networks(item))
+    """The fast ones first, then the longest module, beside which others run where several
+    processes share the tests: `pytest -n 2 --dist loadfile --no-loadscope-reorder`."""
+    items.sort(key=lambda item: 1 if item.path.stem in _LONGEST else 2 * _uses_networks(item))
 
 
 def _uses_networks(item: pytest.Item) -> bool:
