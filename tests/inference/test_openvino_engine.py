@@ -275,8 +275,11 @@ def test_a_changed_checkpoint_is_refused(
 def test_a_store_that_cannot_be_written_costs_a_warning_not_the_answer(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
-    logger = logging.getLogger("spinexr")
-    monkeypatch.setattr(logger, "propagate", True)
+    # Whatever other tests of this process did to the log.
+    for name in ("spinexr", "spinexr.engines"):
+        monkeypatch.setattr(logging.getLogger(name), "propagate", True)
+        monkeypatch.setattr(logging.getLogger(name), "disabled", False)
+    caplog.set_level(logging.WARNING, "spinexr.engines")
     (tmp_path / "file").touch()
     found = openvino_loading.load(bundle, store=tmp_path / "file/engines", threads=2)
     assert len(found.models) == 4
