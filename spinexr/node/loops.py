@@ -183,6 +183,7 @@ class Delivering(Loop):
         super().__init__(f"spinexr-delivering-{destination}", queue)
         self._destination, self._sender, self._attempts = destination, sender, attempts
         self._count = count
+        self._sent: int | None = None  # what the destination has and the queue does not know yet
 
     def step(self) -> bool:
         delivery = self._queue.next_delivery(self._destination)
@@ -208,7 +209,10 @@ class Delivering(Loop):
     def _outcome(self, delivery: Delivery) -> tuple[str, bool]:
         """“delivered” or the code of what went wrong; whether to wait before going on."""
         try:
-            self._sender.send(delivery.data)
+            # A full disk may keep the queue from noting it; there is no sending it again then.
+            if delivery.number != self._sent:
+                self._sender.send(delivery.data)
+            self._sent = delivery.number
         except ObjectRefusedError as e:
             self._queue.refused(delivery, e.code, e.message)
             return e.code, False

@@ -491,14 +491,14 @@ class Queue:
                 raise
 
     def _bury(self, table: str, number: int, code: str, message: str) -> None:
-        if table == "objects":
-            self._begun = None
         with self._writing() as connection:
             connection.execute(
                 f"UPDATE {table} SET state = ?, code = ?, message = ?, attempts = attempts + 1"  # noqa: S608
                 " WHERE number = ?",
                 (State.DEAD, code, self._seal.close(message.encode(), "message"), number),
             )
+        if table == "objects":
+            self._begun = None
 
     def _remove_delivery(self, connection: sqlite3.Connection, number: int) -> None:
         found = connection.execute(

@@ -27,6 +27,7 @@ from spinexr.node.configuration import Destination
 logging.getLogger("dicomweb_client").setLevel(logging.CRITICAL + 1)
 
 _OUT_OF_RESOURCES = 0xA7  # first byte; PS3.4 table B.2-1
+_RESOURCE_LIMITATION = 0x0213  # PS3.7 annex C
 _NOT_AUTHORISED = 0x0124
 # The archive has the object already: UIDs are derived, so it is the same one.
 _DUPLICATE = 0x0111
@@ -130,7 +131,7 @@ def _judge(name: str, status: int | None) -> None:
         return
     if status == _NOT_AUTHORISED:
         raise DestinationDeniedError(f"{name} answered 0x{status:04X}: not authorised.")
-    if status >> 8 == _OUT_OF_RESOURCES:
+    if status >> 8 == _OUT_OF_RESOURCES or status == _RESOURCE_LIMITATION:
         raise _unavailable(name, f"it answered 0x{status:04X}: out of resources")
     raise ObjectRefusedError(f"{name} answered 0x{status:04X}.")
 

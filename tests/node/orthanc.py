@@ -51,6 +51,7 @@ class Orthanc:
             "DicomAlwaysAllowStore": True,
             "DicomModalities": {"SPINEXR": [peers.NODE, "127.0.0.1", node_port]},
             "LuaScripts": [str(ROOT / "deploy/orthanc/forward.lua")],
+            "ExecuteLuaEnabled": True,  # Debian's has no heart beat yet
             "Plugins": [str(_PLUGINS)],
             "DicomWeb": {"Enable": True},
         }
@@ -79,6 +80,14 @@ class Orthanc:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+    def beat(self) -> None:
+        """What LuaHeartBeatPeriod has it do now and then."""
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.http_port}/tools/execute-script", b"OnHeartBeat()"
+        )
+        with urllib.request.urlopen(request, timeout=peers.LONGEST_S) as answer:
+            answer.read()
 
     def get(self, path: str, accept: str = "application/json") -> Any:
         """The document, or bytes of another type."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from io import BytesIO
 from pathlib import Path
+from urllib.request import urlopen
 
 import numpy as np
 import pydicom
@@ -17,6 +18,7 @@ from PIL import Image
 from spinexr.inference.predictor import Predictor
 from spinexr.node import senders
 from spinexr.node.configuration import Destination
+from spinexr.node.node import Node
 from spinexr.node.queue import Queue
 from tests.disks import small_disk
 from tests.node import peers
@@ -104,6 +106,48 @@ def test_what_is_stored_in_orthanc_is_forwarded_and_answered_in_its_study(
     pixels = pydicom.dcmread(BytesIO(orthanc.file(instance))).pixel_array
     assert np.array_equal(shown, pixels)
     assert (pixels[..., 0] != pixels[..., 1]).any()  # the boxes have colours
+
+
+def test_what_orthanc_could_not_forward_is_forwarded_later_even_if_it_was_killed_meanwhile(
+    orthanc: Orthanc, port: int, predictor: Predictor, tmp_path: Path
+) -> None:
+    images = [radiograph(n) for n in range(5)]
+    (study,) = {image.StudyInstanceUID for image in images}
+    assert peers.send(orthanc.dicom_port, *images[:3], called="ORTHANC") == [0x0000] * 3
+    orthanc.kill()
+    orthanc.start()
+    assert peers.send(orthanc.dicom_port, *images[3:], called="ORTHANC") == [0x0000] * 2
+    there = by_c_store(orthanc)
+    work, ways = worker(predictor, there), [(there, senders.to(there, ae_title=peers.NODE))]
+    options = {"work": work, "ways": ways, "port": port, "callers": ("ORTHANC",)}
+    with running(tmp_path / "queue", max_bytes=1, **options) as (node, queue):
+
+        def refused() -> bool:
+            orthanc.beat()
+            return objects(node, "queue_full") >= 3
+
+        wait_until(queue, refused)
+        assert queue.counts.received == 0
+    with running(tmp_path / "queue", **options) as (node, queue):
+        orthanc.beat()
+        wait_until(queue, lambda: objects(node, "received") == len(images))
+        orthanc.wait_for(study, ANSWERS)
+        wait_until(queue, lambda: queue.counts.waiting == {} and queue.counts.received == 0)
+        orthanc.beat()
+        assert queue.letters() == []
+        assert objects(node, "received") == len(images)
+    found = orthanc.instances(study)
+    assert {modality: len(there) for modality, there in found.items()} == dict.fromkeys(
+        ANSWERS | {"DX"}, len(images)
+    )
+
+
+def objects(node: Node, outcome: str) -> int:
+    """How many of those that Orthanc sent had it."""
+    with urlopen(f"http://127.0.0.1:{node.http_port}/metrics", timeout=peers.LONGEST_S) as answer:
+        metrics = answer.read().decode()
+    name = f'spinexr_node_objects_total{{caller="ORTHANC",outcome="{outcome}"}}'
+    return sum(int(float(line.split()[-1])) for line in metrics.splitlines() if name in line)
 
 
 def test_orthanc_down_and_killed_has_everything_once_afterwards(
