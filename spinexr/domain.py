@@ -10,11 +10,15 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from io import BytesIO
 from types import MappingProxyType
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 
@@ -149,6 +153,13 @@ class Source:
     """
 
     header: bytes = field(repr=False)
+
+    @property
+    def dataset(self) -> Dataset:
+        """The header, read; a new one each time."""
+        from pydicom.filereader import read_dataset  # the rest of the domain needs no pydicom
+
+        return read_dataset(BytesIO(self.header), is_implicit_VR=False, is_little_endian=True)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -166,10 +166,11 @@ class WorkerDiedError(InputError):
 
 
 class InstanceDiffersError(NodeError):
-    """An instance that the queue holds came once more, with other content."""
+    """An instance that the queue holds came once more, with other content; or an object came under
+    another identifier than its own."""
 
     code = "instance_differs"
-    title = "Another object with the same identifier is being worked on"
+    title = "The identifier belongs to another object"
 
 
 class QueueFullError(NodeError):

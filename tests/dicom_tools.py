@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from spinexr.domain import ObjectKind
+
 
 def tool(name: str) -> str:
     """Where the program is."""
@@ -41,4 +43,22 @@ def errors(file: Path) -> list[str]:
     return [line for line in lines if "Error" in line]
 
 
+def misread(file: Path, kind: ObjectKind) -> list[str]:
+    """What dcmtk has against an object that dciodvfy judges; its programs must read it.
+
+    That a patient has no name, which is allowed, is the one thing that dcmpschk may say.
+    """
+    if kind is ObjectKind.REPORT:
+        output_of("dsrdump", file)
+        output_of("dsr2xml", file)
+    elif kind is ObjectKind.PRESENTATION:
+        said = output_of("dcmpschk", file).splitlines()[1:]
+        return [] if said == NAMELESS or "Test passed" in said[-1] else said
+    return []
+
+
+NAMELESS = [
+    "W: patientName absent or empty in presentation state",
+    "W: Test failed - one or more errors.",
+]
 _KINDS = ("Comprehensive3DSR", "GrayscaleSoftcopyPresentationState", "SCImage")

@@ -105,14 +105,19 @@ def drop(names: tuple[str, ...], everything: bool) -> None:
 def _for_each(names: tuple[str, ...], what: str, *, everything: bool) -> None:
     if bool(names) is everything:
         raise click.UsageError("Name letters, as `letters list` does, or say --all.")
-    missing = False
+    failed = False
     with ExitStack() as stack:
         queue = _open_queue(stack)
         for name in names or [letter.name for letter in queue.letters()]:
-            if not (queue.retry(name) if what == "retry" else queue.drop(name)):
-                missing = True
-                click.echo(f"{name}: there is no such letter", err=True)
-    sys.exit(FAILED if missing else 0)
+            try:
+                done = queue.retry(name) if what == "retry" else queue.drop(name)
+                why = "there is no such letter"
+            except ConfigurationError as e:
+                done, why = False, e.message
+            if not done:
+                failed = True
+                click.echo(f"{name}: {why}", err=True)
+    sys.exit(FAILED if failed else 0)
 
 
 def _open_queue(stack: ExitStack) -> Queue:

@@ -130,6 +130,10 @@ def _configuration(table: _Table) -> Configuration:
     destinations = tuple(_destination(t) for t in table.tables("destinations"))
     if not destinations:
         table.refuse("destinations", "must have at least one entry")
+    for number, destination in enumerate(destinations, 1):
+        if strange := destination.callers - _upper(callers):
+            where = f"destinations {number}: callers"
+            table.refuse(where, f"{min(strange)!r} is not among those that may send")
     names = [d.name for d in destinations]
     if twice := {n for n in names if names.count(n) > 1}:
         table.refuse("destinations", f"two have the name {min(twice)!r}")

@@ -4,6 +4,9 @@ Nothing is taken out of finished objects: the excerpt of the file that objects a
 replaced by one that holds only what is listed here, so what nobody thought of is not in it. Of the
 attributes of PS3.15 table E.1-1 that the objects have, names, identifiers and UIDs are replaced,
 sex is kept, and all others that the basic profile removes or empties are empty.
+
+pydicom's deid (0.4.13) is not used for it: it keeps every dataset it has seen for the life of the
+process, and by its REMOVE ALL the VOI LUT Sequence stays as it is.
 """
 
 from __future__ import annotations
@@ -13,11 +16,9 @@ import hmac
 from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime
-from io import BytesIO
 
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
-from pydicom.filereader import read_dataset
 from pydicom.filewriter import write_dataset
 
 from spinexr.analysis import UNFAMILIAR
@@ -53,7 +54,7 @@ def deidentified(analysis: Analysis, *, salt: bytes, body_parts: Collection[str]
     source = analysis.radiograph.source
     if source is None:
         return analysis
-    old = read_dataset(BytesIO(source.header), is_implicit_VR=False, is_little_endian=True)
+    old = source.dataset
     new = Dataset()
     new.SpecificCharacterSet = "ISO_IR 192"
     for keyword in _KEPT:

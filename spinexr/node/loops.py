@@ -15,6 +15,7 @@ import structlog
 from spinexr.errors import (
     DestinationDeniedError,
     DestinationUnavailableError,
+    InstanceDiffersError,
     NotReadyError,
     ObjectRefusedError,
     SpineXRError,
@@ -24,7 +25,7 @@ from spinexr.faults import describe
 from spinexr.logs import AUDIT
 from spinexr.node.queue import Delivery, Queue, Received
 from spinexr.node.senders import Sender
-from spinexr.node.work import Work
+from spinexr.node.work import Answer, Work
 
 _log = structlog.stdlib.get_logger("spinexr.node")
 _audit = structlog.stdlib.get_logger(AUDIT)
@@ -134,6 +135,7 @@ class Analysing(Loop):
             ))  # fmt: skip
         try:
             answer = self._work(received.data, received.caller)
+            self._check_identity(received, answer)
         except NotReadyError as e:
             if received.attempts + 1 >= _MOST_ATTEMPTS:
                 return self._refuse(received, e)
@@ -153,6 +155,14 @@ class Analysing(Loop):
         if not answer.outputs:
             _log.warning("no destination wants an object", request=received.request)
         return answer.decision
+
+    def _check_identity(self, received: Received, answer: Answer) -> None:
+        """Answers go by the image's own UID; under another one, two images could get the same."""
+        if answer.instance is not None and not self._queue.was_sent_as(received, answer.instance):
+            raise InstanceDiffersError(
+                "The image's own SOP Instance UID (0008,0018) is another than that which it was "
+                "sent under (Affected SOP Instance UID). Mend its sender, and have it sent again."
+            )
 
     def _refuse(self, received: Received, error: SpineXRError) -> str:
         self._failures = 0

@@ -38,6 +38,7 @@ class Node:
             http_port: of /livez and /metrics; 0 for any.
         """
         self._queue, self._metrics, self._http_port = queue, metrics, http_port
+        self._destinations = [d.name for d, _ in ways]
         self._receiver = Receiver(door, queue, count=metrics.received)
         self._loops: list[Loop] = [
             Analysing(queue, work, dropped=dropped, bundle=bundle, count=metrics.worked),
@@ -62,6 +63,7 @@ class Node:
             ConfigurationError: an address cannot be listened on.
         """
         self._watching = Watching(self._http_port, self._metrics.registry, lambda: self.alive)
+        self._queue.begin(self._destinations)
         self.port = self._receiver.start()
         for loop in self._loops:
             loop.start()

@@ -37,8 +37,9 @@ from spinexr.node.seal import KeySeal, NoSeal, Seal
 
 _FILE, _LOCK = "queue.sqlite", "lock.sqlite"
 _VERSION = "1"
-_CHECK, _SALT = "check", "salt"
+_CHECK, _SALT, _DESTINATIONS = "check", "salt", "destinations"
 _BUSY_S = 30.0
+_MOST_SURVIVORS = 100_000
 # Room that has to stay on the disk for the answers to what was received: an object and its picture.
 _SPARE_BYTES = 128 * 1024 * 1024
 
@@ -80,6 +81,11 @@ CREATE TABLE IF NOT EXISTS deliveries (
     code TEXT,
     message BLOB
 );
+CREATE TABLE IF NOT EXISTS survivors (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    instance BLOB NOT NULL UNIQUE,
+    content BLOB NOT NULL
+);
 CREATE INDEX IF NOT EXISTS received ON objects (number) WHERE state = 0;
 CREATE INDEX IF NOT EXISTS outputs_of ON outputs (object);
 CREATE INDEX IF NOT EXISTS deliveries_of ON deliveries (output);
@@ -97,10 +103,12 @@ class State(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """What is to be analysed. `deaths`: how often a process ended while it had it; `attempts`: how
-    often there was no answer for another reason."""
+    """What is to be analysed. `instance`: the UID it was sent under, as the queue names it;
+    `deaths`: how often a process ended while it had it; `attempts`: how often there was no answer
+    for another reason."""
 
     number: int
+    instance: bytes
     request: str
     caller: str
     deaths: int
@@ -201,25 +209,50 @@ class Queue:
         with self._lock:
             self._connection.close()
 
+    def begin(self, destinations: Sequence[str]) -> None:
+        """A node begins to work on the queue; notes where it delivers to.
+
+        What the queue holds has outlived another node. Its senders may not have had an answer and
+        send it again, perhaps when it is delivered and gone; so each is remembered until then, by
+        keyed hashes where there is a key.
+        """
+        with self._writing() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO about VALUES (?, ?)",
+                (_DESTINATIONS, "\n".join(destinations).encode()),
+            )
+            connection.execute(
+                "INSERT OR REPLACE INTO survivors (instance, content)"
+                " SELECT instance, content FROM objects"
+            )
+            connection.execute(
+                "DELETE FROM survivors WHERE number <= (SELECT MAX(number) FROM survivors) - ?",
+                (_MOST_SURVIVORS,),
+            )
+
     # --- from received to delivered ---------------------------------------------------------------
 
-    def receive(self, data: bytes, *, instance: str, caller: str, now: datetime) -> str | None:
+    def receive(
+        self, data: bytes, *, instance: str, caller: str, now: datetime, content: bytes = b""
+    ) -> str | None:
         """Keep an object; when this returns it is on the disk.
 
         Args:
             data: the whole file.
             instance: its SOP Instance UID, as its sender names it.
+            content: what makes it the same object; the file where nothing is given.
             now: for people who look at dead letters.
 
         Returns:
-            The random name it goes by in logs; None where the queue holds the same object already.
-            A dead letter that is sent again waits again.
+            The random name it goes by in logs; None where the queue holds the same object already,
+            or held it when the process before ended, whose answer its sender may not have got. A
+            dead letter that is sent again waits again.
 
         Raises:
             InstanceDiffersError: it holds another object with this UID.
             QueueFullError: there is no room.
         """
-        name, content = self._seal.name(instance.encode()), self._seal.name(data)
+        name, identity = self._named(instance), self._seal.name(content or data)
         request = secrets.token_hex(8)
         try:
             with self._writing() as connection:
@@ -228,16 +261,21 @@ class Queue:
                     (name,),
                 ).fetchone()
                 if known is None:
+                    survived = connection.execute(
+                        "DELETE FROM survivors WHERE instance = ? AND content = ?", (name, identity)
+                    )
+                    if survived.rowcount:
+                        return None
                     self._refuse_too_much(len(data))
                     connection.execute(
                         "INSERT INTO objects (request, caller, instance, content, received, data)"
                         " VALUES (?, ?, ?, ?, ?, ?)",
                         (
-                            request, caller, name, content, f"{now:%Y-%m-%d %H:%M:%S}",
+                            request, caller, name, identity, f"{now:%Y-%m-%d %H:%M:%S}",
                             self._seal.close(data, f"object {request}"),
                         ),
                     )  # fmt: skip
-                elif known[2] != content:
+                elif known[2] != identity:
                     raise InstanceDiffersError(
                         "An object with this SOP Instance UID (0008,0018) and other content is in "
                         "the queue. Send it again once that is delivered or, where it is a dead "
@@ -275,13 +313,13 @@ class Queue:
         """What is next, its data sealed, and the place it is sealed for."""
         with self._writing() as connection:
             row = connection.execute(
-                "SELECT number, request, caller, deaths, attempts, data FROM objects"
+                "SELECT number, instance, request, caller, deaths, attempts, data FROM objects"
                 " WHERE state = ? ORDER BY number LIMIT 1",
                 (State.WAITING,),
             ).fetchone()
             if row is None:
                 return None
-            number, request, caller, deaths, attempts, data = row
+            number, instance, request, caller, deaths, attempts, data = row
             if number == self._begun:
                 deaths -= 1
             else:
@@ -289,7 +327,12 @@ class Queue:
                     "UPDATE objects SET deaths = deaths + 1 WHERE number = ?", (number,)
                 )
         self._begun = number
-        return Received(number, request, caller, deaths, attempts, data), f"object {request}"
+        received = Received(number, instance, request, caller, deaths, attempts, data)
+        return received, f"object {request}"
+
+    def was_sent_as(self, received: Received, instance: str) -> bool:
+        """Whether this is the SOP Instance UID that it was sent under."""
+        return self._named(instance) == received.instance
 
     def put_back(self, received: Received, *, failed: bool) -> None:
         """It was begun and has no answer: it waits again, in its place.
@@ -402,10 +445,16 @@ class Queue:
         return found
 
     def retry(self, name: str) -> bool:
-        """A dead letter waits again, behind nothing; False where there is none of this name."""
+        """A dead letter waits again, behind nothing; False where there is none of this name.
+
+        Raises:
+            ConfigurationError: the node delivers no more to where it is to go.
+        """
         table, number = _of(name)
         more = ", deaths = 0" if table == "objects" else ""
         with self._writing() as connection:
+            if table == "deliveries":
+                self._check_destination(connection, number)
             done = connection.execute(
                 f"UPDATE {table} SET state = ?, attempts = 0, code = NULL, message = NULL{more}"  # noqa: S608
                 " WHERE number = ? AND state = ?",
@@ -424,6 +473,13 @@ class Queue:
             ).fetchone()
             if dead is None:
                 return False
+            found = number if table == "objects" else self._object_of(connection, number)
+            # Whoever drops it may have it sent again.
+            connection.execute(
+                "DELETE FROM survivors WHERE instance ="
+                " (SELECT instance FROM objects WHERE number = ?)",
+                (found,),
+            )
             if table == "deliveries":
                 self._remove_delivery(connection, number)
             else:
@@ -500,15 +556,36 @@ class Queue:
         if table == "objects":
             self._begun = None
 
+    @staticmethod
+    def _check_destination(connection: sqlite3.Connection, number: int) -> None:
+        """That the node, if there was one yet, delivers to where a delivery is to go."""
+        known = connection.execute(
+            "SELECT value FROM about WHERE name = ?", (_DESTINATIONS,)
+        ).fetchone()
+        wanted = connection.execute(
+            "SELECT destination FROM deliveries WHERE number = ?", (number,)
+        ).fetchone()
+        if known and wanted and wanted[0] not in known[0].decode().split("\n"):
+            raise ConfigurationError(
+                f"the node delivers no more to {wanted[0]}. Name it in SPINEXR_NODE_CONFIG and "
+                "restart the node, or drop the letter."
+            )
+
     def _remove_delivery(self, connection: sqlite3.Connection, number: int) -> None:
+        found = self._object_of(connection, number)
+        if found is not None:
+            connection.execute("DELETE FROM deliveries WHERE number = ?", (number,))
+            self._drop_done(connection, found)
+
+    @staticmethod
+    def _object_of(connection: sqlite3.Connection, delivery: int) -> int | None:
+        """The radiograph whose answer is delivered; None where there is no such delivery."""
         found = connection.execute(
             "SELECT u.object FROM deliveries d JOIN outputs u ON u.number = d.output"
             " WHERE d.number = ?",
-            (number,),
+            (delivery,),
         ).fetchone()
-        if found is not None:
-            connection.execute("DELETE FROM deliveries WHERE number = ?", (number,))
-            self._drop_done(connection, found[0])
+        return None if found is None else int(found[0])
 
     def _drop_done(self, connection: sqlite3.Connection, number: int) -> None:
         """Of an object that is analysed, remove what nobody waits for any more.
@@ -541,6 +618,9 @@ class Queue:
             )
         if shutil.disk_usage(self._folder).free < more_bytes + _SPARE_BYTES:
             raise QueueFullError("The disk of the queue is full.")
+
+    def _named(self, instance: str) -> bytes:
+        return self._seal.name(instance.strip(" \0").encode())
 
     def _text(self, message: bytes) -> str:
         try:

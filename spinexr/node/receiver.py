@@ -157,6 +157,8 @@ class Receiver:
                     instance=str(request.AffectedSOPInstanceUID),
                     caller=caller,
                     now=self._clock(),
+                    # Without the file's header, which is this program's own.
+                    content=request.DataSet.getvalue(),
                 )
                 status, outcome = SUCCESS, "received" if name else "repeated"
         except InstanceDiffersError as e:

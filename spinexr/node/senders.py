@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import ssl
 from io import BytesIO
 from typing import Any, Protocol
 
@@ -141,8 +142,7 @@ class WebSender:
 
     def __init__(self, destination: Destination) -> None:
         self._name, self._destination = destination.name, destination
-        if destination.scheme == "https":
-            network.client_context(destination.tls)  # that its files can be used
+        self._tls = network.client_context(destination.tls)
         with self._session() as session:
             self._client(session)
 
@@ -168,12 +168,8 @@ class WebSender:
     def _session(self) -> requests.Session:
         session = requests.Session()
         session.trust_env = False  # no credentials or proxies but those of the file
-        destination, tls = self._destination, self._destination.tls
-        if tls.authority is not None:
-            session.verify = str(tls.authority)
-        if tls.certificate is not None:
-            certificate = str(tls.certificate)
-            session.cert = certificate if tls.key is None else (certificate, str(tls.key))
+        session.mount("https://", _TlsAdapter(self._tls))
+        destination = self._destination
         if destination.user:
             session.auth = (destination.user, destination.secret)
         elif destination.secret:
@@ -213,6 +209,20 @@ class WebSender:
         if status in (408, 425, 429) or status >= 500:
             return _unavailable(self._name, f"it answered {status}")
         return ObjectRefusedError(f"{self._name} answered {status}.")
+
+
+class _TlsAdapter(requests.adapters.HTTPAdapter):
+    """TLS as on the other way out; requests would trust a list of its own, not the system's."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._context = context
+        super().__init__()
+
+    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
+        super().init_poolmanager(*arguments, ssl_context=self._context, **options)
+
+    def cert_verify(self, *_: Any, **__: Any) -> None:
+        """The context does that."""
 
 
 def _refuse_redirect(response: requests.Response, **_: object) -> None:

@@ -17,10 +17,14 @@ from spinexr.reporting.codes import Codes
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What there is to deliver, and what may be said about it: the decision."""
+    """What there is to deliver, and what may be said about it: the decision.
+
+    instance: the image's own SOP Instance UID, where it has one.
+    """
 
     outputs: tuple[Output, ...]
     decision: str
+    instance: str | None = None
 
 
 Work = Callable[[bytes, str], Answer]
@@ -75,7 +79,9 @@ class Worker:
                 analysis, [d for d in wanting if d.deidentify is hidden], hidden=hidden, now=now
             )
         ]
-        return Answer(tuple(outputs), analysis.prediction.decision)
+        source = analysis.radiograph.source
+        instance = source.dataset.get("SOPInstanceUID") if source is not None else None
+        return Answer(tuple(outputs), analysis.prediction.decision, instance)
 
     def _outputs(
         self, analysis: Analysis, destinations: Collection[Destination], *, hidden: bool,

@@ -123,6 +123,27 @@ def test_letters_are_listed_retried_and_dropped(tmp_path: Path, configuration: P
     queue.close()
 
 
+def test_a_letter_to_where_the_node_delivers_no_more_is_said(
+    tmp_path: Path, configuration: Path
+) -> None:
+    env = settings(tmp_path, configuration)
+    queue = Queue(tmp_path / "queue", max_bytes=peers.LIMIT)
+    for name, place in (("1", "earlier"), ("2", "archive")):
+        queue.receive(b"x", instance=name, caller="CR1", now=peers.NOW)
+        received = queue.next_received()
+        assert received is not None
+        queue.analysed(received, [Output(ObjectKind.REPORT, b"report", (place,))])
+        delivery = queue.next_delivery(place)
+        assert delivery is not None
+        queue.refused(delivery, "object_refused", "")
+    queue.begin(["archive"])
+    done = spinexr("node", "letters", "retry", "--all", **env)
+    assert done.exit_code == 1
+    assert "d1: the node delivers no more to earlier. Name it in" in done.output
+    assert queue.counts.waiting == {"archive": 1}
+    queue.close()
+
+
 def test_letters_of_no_queue_make_none(tmp_path: Path, configuration: Path) -> None:
     done = spinexr("node", "letters", "list", **settings(tmp_path, configuration))
     assert done.exit_code == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import pydicom
@@ -16,6 +18,7 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 from pynetdicom import AE, build_context, evt
 from pynetdicom.association import Association
+from pynetdicom.dimse_primitives import C_STORE
 
 from spinexr.domain import ObjectKind
 from spinexr.node.configuration import Destination, Tls
@@ -29,6 +32,7 @@ from spinexr.node.work import Answer, Work
 from spinexr.phantom.writer import Uids
 from tests import builders
 
+VERIFICATION = "1.2.840.10008.1.1"  # C-ECHO
 NODE, CALLER, ARCHIVE = "SPINEXR", "CR1", "ARCHIVE"
 NOW = datetime(2026, 1, 2, 3, 4, 5)
 LIMIT = 64 * 1024 * 1024
@@ -87,7 +91,7 @@ def association(
     ae = AE(ae_title=caller)
     ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = LONGEST_S
     contexts = [
-        build_context("1.2.840.10008.1.1"),
+        build_context(VERIFICATION),
         build_context(
             storage or uid.DigitalXRayImageStorageForPresentation,
             syntax or uid.ExplicitVRLittleEndian,
@@ -107,6 +111,25 @@ def send(port: int, *datasets: Dataset, **options: Any) -> list[int]:
     with association(port, syntax=syntax, **options) as found:
         assert found.is_established
         return [int(found.send_c_store(d).Status) for d in datasets]
+
+
+def send_raw(port: int, data: bytes, *, instance: str, syntax: str) -> int:
+    """The status of an object that is any bytes."""
+    answers: SimpleQueue[int] = SimpleQueue()
+
+    def answered(event: evt.Event) -> None:
+        answers.put(int(event.message.command_set.Status))
+
+    with association(port, syntax=syntax) as found:
+        found.bind(evt.EVT_DIMSE_RECV, answered)
+        (context,) = (c for c in found.accepted_contexts if c.abstract_syntax != VERIFICATION)
+        request = C_STORE()
+        request.MessageID, request.Priority = 1, 2
+        request.AffectedSOPClassUID = context.abstract_syntax
+        request.AffectedSOPInstanceUID = instance
+        request.DataSet = BytesIO(data)
+        found.dimse.send_msg(request, context.context_id or 0)
+        return answers.get(timeout=LONGEST_S)
 
 
 # --- archives -------------------------------------------------------------------------------------
@@ -177,7 +200,7 @@ class Web:
 
     def __init__(
         self, *answers: tuple[int, bytes], forever: tuple[int, bytes] = (200, b"{}"),
-        kind: str = "application/dicom+json",
+        kind: str = "application/dicom+json", tls: ssl.SSLContext | None = None,
     ) -> None:  # fmt: skip
         self.bodies: list[bytes] = []
         self.headers: list[dict[str, str]] = []
@@ -207,6 +230,9 @@ class Web:
         self.release = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
+            self._server.handle_error = lambda *_: None  # type: ignore[method-assign]
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
         self._thread.start()

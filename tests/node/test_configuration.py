@@ -102,6 +102,7 @@ def test_everything_that_a_file_can_say(tmp_path: Path) -> None:
         (LEAST.replace("dicom://PACS@", "http://a:b@"), "must hold no password"),
         (LEAST.replace("dicom://PACS@", "http://a@"), "must hold no user"),
         (LEAST.replace("dicom:", "ftp:"), "must look like"),
+        (LEAST + 'callers = ["CR2"]', "destinations 1: callers: 'CR2' is not among"),
         (LEAST + 'objects = ["pdf"]', "'pdf' is not one of"),
         (LEAST + 'deidentify = "yes"', "must be true or false"),
         (LEAST + 'deidentify = true\nobjects = ["picture"]', "never de-identified"),

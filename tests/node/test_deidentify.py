@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import pydicom
@@ -16,6 +17,7 @@ from spinexr.node import deidentify
 from spinexr.node.work import Worker
 from spinexr.phantom import writer
 from spinexr.reporting import codes
+from tests.dicom_tools import errors, misread
 from tests.node import peers
 from tests.node.peers import destination, radiograph
 
@@ -83,6 +85,14 @@ def test_nothing_of_the_patient_is_in_them(objects: Any) -> None:
         assert str(made.PatientID).startswith("SPX-")
         assert made.PatientBirthDate == made.StudyDate == made.AccessionNumber == ""
         assert made.PatientSex == "F"
+
+
+def test_validators_find_no_error_in_them(objects: Any, tmp_path: Path) -> None:
+    file = tmp_path / "object.dcm"
+    for attributes in (PATIENT, {}):
+        for kind, data in objects(radiograph(attributes=attributes)).items():
+            file.write_bytes(data)
+            assert errors(file) + misread(file, ObjectKind(kind)) == []
 
 
 def test_the_canaries_would_be_found(objects: Any) -> None:

@@ -72,6 +72,25 @@ def test_killed_at_every_point_it_delivers_everything_and_each_object_once(tmp_p
     assert archive.kept[0] == archive.kept[1]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
+def test_killed_before_it_could_answer_it_takes_the_second_sending_for_the_first(
+    tmp_path: Path,
+) -> None:
+    archive = Archive()
+    try:
+        with node(tmp_path, archive, "receive:after") as (port, process):
+            assert not answered(port, 0)
+            assert process.wait(peers.LONGEST_S) == -9
+        with node(tmp_path, archive, "none") as (port, _process):
+            archive.wait(1)  # before its sender tries again
+            assert answered(port, 0)
+            assert answered(port, 1)
+            archive.wait(2)
+    finally:
+        archive.close()
+    assert archive.texts == ["CR1 1", "CR1 2"]
+
+
 def held(folder: Path) -> tuple[int, int]:
     """How many objects wait for analysis, and for delivery."""
     queue = Queue(folder, max_bytes=peers.LIMIT)

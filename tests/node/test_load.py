@@ -5,29 +5,30 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
 import pytest
-from pydicom.dataset import Dataset
-from pynetdicom.dsutils import encode
+from pydicom import uid
 
 from spinexr.domain import ObjectKind
 from spinexr.imaging.sandbox import Sandbox, SandboxOptions
 from spinexr.inference.predictor import Predictor
 from spinexr.node import senders
-from spinexr.phantom import writer
+from tests import builders
 from tests.node import peers
 from tests.node.peers import Archive, destination, radiograph, running, send, wait_until
 from tests.node.test_node import worker
 from tests.processes import ROOT, environment
 from tests.robustness import scale
-from tests.robustness.test_mutations import damaged
+from tests.robustness.test_bombs import BOMBS
+from tests.robustness.test_mutations import SYNTAXES, mutated
 
 _CALLERS = 8
 _MIB = 1024 * 1024
+_LARGEST = peers.door().max_bytes
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="measured on Linux")
@@ -74,36 +75,23 @@ def test_eight_associations_at_once_are_answered_in_their_order_and_memory_stays
     assert sizes[1] <= sizes[0] + 32
 
 
-def test_hostile_objects_do_not_stop_the_node(
-    tmp_path: Path, predictor: Predictor, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_hostile_objects_do_not_stop_the_node(tmp_path: Path, predictor: Predictor) -> None:
     number = scale.pick(40, 1000)
     archive = Archive()
     there = destination(archive.port, objects=(ObjectKind.REPORT,))
     sandbox = Sandbox(SandboxOptions())
     sandbox.start()()
-    original = radiograph()
-    whole = writer.to_bytes(original)
-    begins = whole.index(b"\x08\x00\x16\x00")  # the dataset, after the file's own header
-    rng = np.random.default_rng(5)
     try:
         with running(
             tmp_path,
             work=worker(predictor, there, read=sandbox.read),
             ways=[(there, senders.to(there, ae_title=peers.NODE))],
         ) as (node, queue):
-            for n in range(number):
-                # Of nothing at all there would be nothing to answer.
-                raw = damaged(whole, rng)[begins:] or whole[begins : begins + 1]
-
-                def encoded(dataset: Dataset, *how: Any, raw: bytes = raw) -> bytes | None:
-                    # The node's own deliveries come through here too.
-                    return raw if dataset is original else encode(dataset, *how)
-
-                with monkeypatch.context() as patch, peers.association(node.port) as found:
-                    patch.setattr("pynetdicom.association.encode", encoded)
-                    original.SOPInstanceUID = f"1.2.3.{n}"
-                    assert found.send_c_store(original).Status == 0x0000, n
+            sent = 0
+            for data, instance, syntax in hostile(number):
+                status = peers.send_raw(node.port, data, instance=instance, syntax=syntax)
+                assert status == 0x0000, instance
+                sent += 1
             assert send(node.port, radiograph(1)) == [0x0000]
             wait_until(queue, lambda: queue.counts.received == 0 and not queue.counts.waiting)
             assert node.alive
@@ -114,4 +102,35 @@ def test_hostile_objects_do_not_stop_the_node(
         archive.close()
     assert str(radiograph(1).InstanceNumber) == str(archive.kept[-1].InstanceNumber)
     assert "internal_error" not in codes
-    assert dead + len(archive.kept) == number + 1
+    assert {"corrupt_dicom", "image_too_large"} <= codes
+    assert len(archive.kept) > number // 8  # damage that does no harm
+    assert dead + len(archive.kept) == sent + 1
+
+
+def hostile(number: int) -> Iterator[tuple[bytes, str, str]]:
+    """(dataset, SOP Instance UID, transfer syntax) of damaged radiographs in every transfer syntax,
+    and of all bombs that are not refused for their size."""
+    rng = np.random.default_rng(5)
+    array = builders.pixels(96, 72)
+    names = sorted(SYNTAXES)
+    for n in range(number):
+        syntax = SYNTAXES[names[n % len(names)]]
+        values = (array >> 4).astype(np.uint8) if syntax == uid.JPEGBaseline8Bit else array
+        instance = f"1.2.3.{n}"
+        whole = builders.dicom(
+            values, transfer_syntax=syntax, attributes={"SOPInstanceUID": instance}
+        )
+        # Of nothing at all there would be nothing to answer.
+        yield mutated(whole, rng)[start_of(whole) :] or b"\x08", instance, syntax
+    longest_first = sorted(SYNTAXES.values(), key=len, reverse=True)
+    for n, (make, _codes) in enumerate(BOMBS.values()):
+        whole = make()
+        start = start_of(whole)
+        syntax = next(s for s in longest_first if s.encode() in whole[:start])
+        if len(whole) < _LARGEST:
+            yield whole[start:], f"1.2.4.{n}", syntax
+
+
+def start_of(whole: bytes) -> int:
+    """Where the dataset begins, after the file's own header."""
+    return 144 + int.from_bytes(whole[140:144], "little")

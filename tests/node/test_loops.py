@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from spinexr.errors import (
 )
 from spinexr.node.loops import Analysing, Delivering, pause_s
 from spinexr.node.queue import Queue
+from spinexr.node.work import Answer
 from spinexr.phantom import writer
 from tests.node import peers
 from tests.node.peers import echoing, radiograph, steps
@@ -88,6 +90,44 @@ def test_a_destination_that_is_down_gets_everything_afterwards_in_order(queue: Q
     assert pauses == [1, 2, 4, 8]
     assert sender.got == [peers.report(f"CR1 {n}") for n in (1, 2, 3)]
     assert queue.letters() == []
+
+
+def test_what_the_queue_could_not_note_is_not_sent_again(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(queue, 2)
+    steps(analysing(queue)[0])
+    sender = Script()
+    loop, _ = delivering(queue, sender)
+    with monkeypatch.context() as patch:
+        patch.setattr(Queue, "delivered", full)
+        for _ in range(3):
+            with pytest.raises(sqlite3.OperationalError):
+                loop.step()
+        assert queue.counts.waiting == {"archive": 2}
+    steps(loop)
+    assert sender.got == [peers.report("CR1 1"), peers.report("CR1 2")]
+    assert queue.counts.waiting == {}
+
+
+def full(*_: object, **__: object) -> None:
+    raise sqlite3.OperationalError("database or disk is full")
+
+
+def test_an_image_that_was_sent_under_another_uid_than_its_own_gets_no_answer(
+    queue: Queue,
+) -> None:
+    fill(queue, 2)
+    own = iter(["1.2.3", str(radiograph(1).SOPInstanceUID)])
+
+    def work(data: bytes, caller: str) -> Answer:
+        return replace(echoing(data, caller), instance=next(own))
+
+    steps(analysing(queue, work)[0])
+    (letter,) = queue.letters()
+    assert letter.code == "instance_differs"
+    assert "Affected SOP Instance UID" in letter.message
+    assert queue.counts.waiting == {"archive": 1}
 
 
 def test_after_its_attempts_an_object_is_a_dead_letter_and_the_next_one_has_as_many(
@@ -185,13 +225,13 @@ def test_a_queue_that_cannot_be_written_ends_no_thread(
     loop, pauses = analysing(queue)
     real = Queue.next_received
 
-    def full(self: Queue) -> Any:
+    def twice_full(self: Queue) -> Any:
         if len(pauses) < 2:
-            raise sqlite3.OperationalError("database or disk is full")
+            full()
         loop._stop.set()
         return real(self)
 
-    monkeypatch.setattr(Queue, "next_received", full)
+    monkeypatch.setattr(Queue, "next_received", twice_full)
     loop.start()
     loop.join()
     assert pauses == [1, 2]

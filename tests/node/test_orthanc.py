@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 from urllib.request import urlopen
 
 import numpy as np
@@ -119,7 +120,9 @@ def test_what_orthanc_could_not_forward_is_forwarded_later_even_if_it_was_killed
     assert peers.send(orthanc.dicom_port, *images[3:], called="ORTHANC") == [0x0000] * 2
     there = by_c_store(orthanc)
     work, ways = worker(predictor, there), [(there, senders.to(there, ae_title=peers.NODE))]
-    options = {"work": work, "ways": ways, "port": port, "callers": ("ORTHANC",)}
+    options: dict[str, Any] = {
+        "work": work, "ways": ways, "port": port, "callers": ("ORTHANC",),
+    }  # fmt: skip
     with running(tmp_path / "queue", max_bytes=1, **options) as (node, queue):
 
         def refused() -> bool:

@@ -107,6 +107,72 @@ def test_another_object_with_the_same_uid_is_refused_until_the_first_is_delivere
     assert receive(queue, data=b"other")
 
 
+def test_a_file_with_another_header_around_the_same_object_is_the_same(queue: Queue) -> None:
+    def with_header(header: bytes) -> str | None:
+        return queue.receive(
+            header + MARK, instance="1.2", caller="CR1", now=NOW, content=MARK
+        )  # fmt: skip
+
+    assert with_header(b"3.0.4")
+    assert with_header(b"3.0.5") is None
+
+
+def test_what_outlived_a_node_and_is_sent_again_is_done_once(tmp_path: Path) -> None:
+    def done(queue: Queue) -> None:
+        received = queue.next_received()
+        assert received is not None
+        queue.analysed(received, [])
+
+    with closing(Queue(tmp_path, max_bytes=LIMIT)) as queue:
+        queue.begin(["archive"])
+        receive(queue)
+        done(queue)
+        assert receive(queue)  # whose answer was heard: its sender wants it done again
+    with closing(Queue(tmp_path, max_bytes=LIMIT)) as queue:
+        queue.begin(["archive"])
+        done(queue)
+    with closing(Queue(tmp_path, max_bytes=LIMIT)) as queue:
+        queue.begin(["archive"])
+        assert receive(queue, data=b"other")
+        done(queue)
+        assert receive(queue) is None
+        assert queue.counts.received == 0
+        assert receive(queue)  # again, and with an answer
+
+
+def test_what_outlived_a_node_and_was_dropped_may_be_sent_again(tmp_path: Path) -> None:
+    with closing(Queue(tmp_path, max_bytes=LIMIT)) as queue:
+        for name in ("1", "2"):
+            receive(queue, name)
+        queue.begin(["archive"])
+        first = queue.next_received()
+        assert first is not None
+        queue.failed(first, "not_dicom", "")
+        second = queue.next_received()
+        assert second is not None
+        queue.analysed(second, [output()])
+        delivery = queue.next_delivery("archive")
+        assert delivery is not None
+        queue.refused(delivery, "object_refused", "")
+        for letter in queue.letters():
+            assert queue.drop(letter.name)
+        assert receive(queue, "1")
+        assert receive(queue, "2")
+
+
+def test_survivors_are_so_many_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    monkeypatch.setattr("spinexr.node.queue._MOST_SURVIVORS", 2)
+    with closing(Queue(tmp_path, max_bytes=LIMIT)) as queue:
+        for name in ("1", "2", "3"):
+            receive(queue, name)
+        queue.begin([])
+        while received := queue.next_received():
+            queue.dropped(received)
+        assert [receive(queue, name) is None for name in ("1", "2", "3")] == [False, True, True]
+
+
 def test_what_was_begun_when_the_process_ended_is_begun_again(tmp_path: Path) -> None:
     first = Queue(tmp_path, max_bytes=LIMIT)
     receive(first, "1.2")
@@ -175,6 +241,25 @@ def test_a_disk_that_is_full_all_the_same_loses_nothing(queue: Queue) -> None:
     again = queue.next_received()
     assert again is not None
     assert again.data == MARK
+
+
+def test_a_refusal_that_cannot_be_noted_is_no_death(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receive(queue)
+    received = queue.next_received()
+    assert received is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(queue._seal, "close", full)
+        with pytest.raises(sqlite3.OperationalError):
+            queue.failed(received, "not_dicom", "")
+    again = queue.next_received()
+    assert again is not None
+    assert again.deaths == 0
+
+
+def full(*_: object) -> bytes:
+    raise sqlite3.OperationalError("database or disk is full")
 
 
 def test_a_long_line_for_one_destination_makes_no_work_for_another(queue: Queue) -> None:
@@ -251,6 +336,23 @@ def test_dead_letters_are_listed_retried_and_dropped(queue: Queue) -> None:
     assert queue.drop(letters[1].name)
     assert queue.letters() == []
     assert queue.counts.waiting == {"b": 1}
+
+
+def test_a_letter_to_where_nobody_delivers_is_not_retried(queue: Queue) -> None:
+    receive(queue)
+    received = queue.next_received()
+    assert received is not None
+    queue.analysed(received, [output(b"made", "old")])
+    delivery = queue.next_delivery("old")
+    assert delivery is not None
+    queue.refused(delivery, "object_refused", "")
+    queue.begin(["new", "other"])
+    (letter,) = queue.letters()
+    with pytest.raises(ConfigurationError, match="no more to old"):
+        queue.retry(letter.name)
+    assert queue.letters() == [letter]
+    queue.begin(["new", "old"])
+    assert queue.retry(letter.name)
 
 
 @pytest.mark.parametrize("name", ["r99", "d99", "x1", "r", "1", "r1; DROP"])

@@ -23,9 +23,7 @@ from spinexr.node.queue import Queue
 from spinexr.node.work import Answer
 from tests import builders
 from tests.node import certificates, peers
-from tests.node.peers import association, radiograph, running, send
-
-VERIFICATION = "1.2.840.10008.1.1"
+from tests.node.peers import VERIFICATION, association, radiograph, running, send
 
 
 def never(_data: bytes, _caller: str) -> Any:

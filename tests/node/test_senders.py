@@ -6,6 +6,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -45,6 +46,7 @@ def test_what_is_sent_is_kept_as_it_is(archive: Archive) -> None:
     [
         (0xA700, DestinationUnavailableError),
         (0xA702, DestinationUnavailableError),
+        (0x0213, DestinationUnavailableError),
         (peers.SILENCE, DestinationUnavailableError),
         (0x0124, DestinationDeniedError),
         (0xA900, ObjectRefusedError),
@@ -183,6 +185,33 @@ def test_every_answer_of_stow_means_something(
         web.close()
     connections = psutil.Process().net_connections()
     assert not [c for c in connections if c.raddr and c.raddr.port == web.port], "left open"
+
+
+def test_https_judges_the_archive_s_certificate_as_dicoms_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = certificates.make(tmp_path)
+    web = Web(tls=network.server_context(Tls(made.node, made.node_key, made.authority)))
+
+    def send(tls: Tls, host: str = "localhost") -> None:
+        there = destination(web.port, scheme="https", host=host, tls=tls)
+        senders.to(there, ae_title="X").send(report())
+
+    mine = Tls(made.caller, made.caller_key)
+    both = replace(mine, authority=made.authority)
+    try:
+        send(both)
+        for wrong, host in (
+            (mine, "localhost"), (Tls(authority=made.authority), "localhost"),
+            (both, "127.0.0.1"),  # made out to localhost
+        ):  # fmt: skip
+            with pytest.raises(DestinationUnavailableError):
+                send(wrong, host)
+        monkeypatch.setenv("SSL_CERT_FILE", str(made.authority))  # the system's own list
+        send(mine)
+    finally:
+        web.close()
+    assert len(web.bodies) == 2
 
 
 @pytest.mark.parametrize(

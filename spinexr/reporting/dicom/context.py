@@ -5,11 +5,9 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from datetime import datetime
-from io import BytesIO
 from typing import Any
 
 from pydicom.dataset import Dataset
-from pydicom.filereader import read_dataset
 from pydicom.uid import ComputedRadiographyImageStorage
 
 from spinexr import DISCLAIMER, __version__
@@ -76,9 +74,7 @@ class Context:
             raise NotReferableError(
                 "No file stands behind the image, so no object can refer to it."
             )
-        source = read_dataset(
-            BytesIO(analysis.radiograph.source.header), is_implicit_VR=False, is_little_endian=True
-        )
+        source = analysis.radiograph.source.dataset
         for keyword, tag in _IDENTIFIERS.items():
             if keyword not in source:
                 raise NotReferableError(

@@ -99,7 +99,7 @@ def _finding(
         uid=context.uid("tracking", image.SOPInstanceUID, str(number)),
         identifier=f"Finding {number}: {finding.label}",
         finding_type=_concept(context.codes.finding(finding.label)),
-        algorithm_id=_algorithm(),
+        algorithm_id=_algorithm([_bundle(context)]),
         measurements=[
             sr.Measurement(
                 _concept(concepts["confidence"]), finding.confidence, standard.UCUM.NoUnits
@@ -141,25 +141,29 @@ def corners(box: Box) -> np.ndarray:
     return np.array([(x1, y1), (x2, y1), (x2, y2), (x1, y2), (x1, y1)])
 
 
-def _algorithm(parameters: list[str] | None = None) -> sr.AlgorithmIdentification:
+def _algorithm(parameters: list[str]) -> sr.AlgorithmIdentification:
     return sr.AlgorithmIdentification(
         name=NAME, version=__version__, manufacturer=NAME, parameters=parameters
     )
 
 
 def _parameters(context: Context) -> list[str]:
-    """What the algorithm was used with; the report says it once."""
+    """What the algorithm was used with, in full; findings name the bundle alone."""
     analysis = context.analysis
     members = ", ".join(f"{m.name} {m.weight:g}" for m in analysis.prediction.members)
     return [
         text[:_LONGEST_PARAMETER]
         for text in (
             f"Weights: {analysis.bundle.name}",
-            f"Bundle SHA-256: {analysis.fingerprint}",
+            _bundle(context),
             f"Ensemble: {members}",
             f"Engine: {analysis.engine}",
         )
     ]
+
+
+def _bundle(context: Context) -> str:
+    return f"Bundle SHA-256: {context.analysis.fingerprint}"
 
 
 def _sites(context: Context) -> list[sr.FindingSite]:
