@@ -204,6 +204,7 @@ class Web:
     ) -> None:  # fmt: skip
         self.bodies: list[bytes] = []
         self.headers: list[dict[str, str]] = []
+        self.more = threading.Semaphore(0)
         given = list(answers)
         outer = self
 
@@ -212,6 +213,7 @@ class Web:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 outer.headers.append({"path": self.path, **dict(self.headers.items())})
                 outer.bodies.append(body)
+                outer.more.release()
                 status, text = given.pop(0) if given else forever
                 if status == 0:
                     outer.release.wait(LONGEST_S)

@@ -1,8 +1,10 @@
 """A node in a process of its own that kills itself at a point, as kill -9 does.
 
-    python -m tests.node.program QUEUE ARCHIVE_PORT POINT
+    python -m tests.node.program QUEUE ARCHIVE_PORT POINT [KEY_FILE]
 
-POINT is METHOD:before or METHOD:after, of the queue, or none. Its port is its only output.
+POINT is METHOD:before or METHOD:after, of the queue, or none. Its port is its only output. With a
+key it analyses what it receives and delivers by STOW-RS; without one it makes one report of each
+object and delivers by C-STORE.
 """
 
 from __future__ import annotations
@@ -15,9 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from spinexr import logs
-from spinexr.node import senders
+from spinexr.domain import ObjectKind
+from spinexr.inference.predictor import Predictor
+from spinexr.node import seal, senders
 from spinexr.node.queue import Queue
+from tests.fakes import FakeEngine, fake_bundle
 from tests.node import peers
+from tests.node.test_node import worker
 
 
 def kill_at(point: str) -> None:
@@ -37,13 +43,18 @@ def kill_at(point: str) -> None:
 
 
 def main() -> None:
-    folder, port, point = sys.argv[1:]
+    folder, port, point, *key = sys.argv[1:]
     logs.set_up(level="error", form="console", audit_file=None)
     if point != "none":
         kill_at(point)
+    options: dict[str, Any] = {}
     there = peers.destination(int(port))
-    sender = senders.to(there, ae_title=peers.NODE)
-    with peers.running(Path(folder), ways=[(there, sender)]) as (node, _queue):
+    if key:
+        there = peers.destination(int(port), scheme="http", objects=(ObjectKind.REPORT,))
+        predictor = Predictor(fake_bundle(), FakeEngine())
+        options = {"seal": seal.from_file(Path(key[0])), "work": worker(predictor, there)}
+    ways = [(there, senders.to(there, ae_title=peers.NODE))]
+    with peers.running(Path(folder), ways=ways, **options) as (node, _queue):
         print(node.port, flush=True)
         threading.Event().wait()
 

@@ -6,14 +6,20 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
+from threading import Timer
 
+import numpy as np
+import pydicom
 import pytest
 
+from spinexr.node import seal
 from spinexr.node.queue import Queue
 from tests.node import peers
-from tests.node.peers import Archive, association, radiograph
+from tests.node.peers import Archive, Web, association, radiograph
 from tests.processes import ROOT, environment
+from tests.robustness import scale
 
 # In the order in which an object meets them once it is received.
 POINTS = (
@@ -23,10 +29,12 @@ POINTS = (
 
 
 @contextmanager
-def node(folder: Path, archive: Archive, point: str) -> Iterator[tuple[int, subprocess.Popen[str]]]:
+def node(
+    folder: Path, archive: Archive | Web, point: str, *key: Path
+) -> Iterator[tuple[int, subprocess.Popen[str]]]:
     """(port, process) of a node that kills itself at the point."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.node.program", folder, str(archive.port), point],
+        [sys.executable, "-m", "tests.node.program", folder, str(archive.port), point, *key],
         cwd=ROOT,
         env=environment(),
         stdout=subprocess.PIPE,
@@ -89,6 +97,67 @@ def test_killed_before_it_could_answer_it_takes_the_second_sending_for_the_first
     finally:
         archive.close()
     assert archive.texts == ["CR1 1", "CR1 2"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
+def test_killed_at_any_moment_it_loses_nothing_and_makes_nothing_two(tmp_path: Path) -> None:
+    """Received in a line, analysed, kept under a key, delivered by STOW-RS."""
+    web = Web()
+    key = tmp_path / "key"
+    seal.write_key(key)
+    rng = np.random.default_rng(7)
+    unanswered = list(range(scale.pick(4, 300)))
+    all_of_them = {str(radiograph(n).SOPInstanceUID) for n in unanswered}
+    kills = letters = 0
+    try:
+        while unanswered:
+            with node(tmp_path / "queue", web, "none", key) as (port, process):
+                end = Timer(float(rng.uniform(0.0, 1.0)), process.kill)
+                end.start()
+                while unanswered and answered(port, unanswered[0]):
+                    unanswered.pop(0)
+                end.join()
+                kills += 1
+        for last in (100_000, 100_001):
+            with node(tmp_path / "queue", web, "none", key) as (port, _process):
+                assert answered(port, last)
+                all_of_them.add(str(radiograph(last).SOPInstanceUID))
+                while str(radiograph(last).SOPInstanceUID) not in referenced(web):
+                    assert web.more.acquire(timeout=peers.LONGEST_S)
+            letters += retry_those_that_ended_it(tmp_path / "queue", key)
+    finally:
+        web.close()
+    scale.record(
+        "node kills", kills=kills, objects=len(all_of_them), letters=letters,
+        deliveries=len(web.bodies),
+    )  # fmt: skip
+    found = referenced(web)
+    assert set(found) == all_of_them
+    for bodies in found.values():
+        assert len(set(bodies)) == 1  # the same object, where it could not be known to be there
+
+
+def retry_those_that_ended_it(folder: Path, key: Path) -> int:
+    """An object that was begun three times when the node ended is a dead letter."""
+    queue = Queue(folder, seal=seal.from_file(key), max_bytes=peers.LIMIT)
+    letters = queue.letters()
+    assert {letter.code for letter in letters} <= {"worker_died"}
+    for letter in letters:
+        assert queue.retry(letter.name)
+    queue.close()
+    return len(letters)
+
+
+def referenced(web: Web) -> dict[str, list[bytes]]:
+    """The reports that were delivered, by the image that they are of."""
+    found: dict[str, list[bytes]] = {}
+    for body in list(web.bodies):
+        data = body[body.index(b"DICM") - 128 : body.rindex(b"\r\n--")]
+        report = pydicom.dcmread(BytesIO(data))
+        image = report.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0]
+        uid = str(image.ReferencedSOPSequence[0].ReferencedSOPInstanceUID)
+        found.setdefault(uid, []).append(data)
+    return found
 
 
 def held(folder: Path) -> tuple[int, int]:
