@@ -21,6 +21,7 @@ from spinexr.node import senders
 from spinexr.node.configuration import Destination
 from spinexr.node.node import Node
 from spinexr.node.queue import Queue
+from spinexr.phantom import writer
 from tests.disks import small_disk
 from tests.node import peers
 from tests.node.orthanc import Orthanc
@@ -68,15 +69,16 @@ def node(
         yield made.port, queue
 
 
-def storescu(port: int, file: Path) -> None:
+def storescu(port: int, *files: Path, called: str = "ORTHANC") -> None:
     """Store as the how-to says, by dcmtk's own program, not the library's."""
     program = shutil.which("storescu", path="/usr/bin:/usr/local/bin:/opt/homebrew/bin")
     if program is None:
         pytest.skip("storescu is not installed: apt-get install dcmtk")
     (line,) = [x for x in HOW_TO.read_text("utf-8").splitlines() if x.startswith("storescu ")]
-    *options, _host, _port, _file = line.split()[1:]
+    compression, *_options, _host, _port, _file = line.split()[1:]
+    titles = ["-aec", called, "-aet", peers.CALLER]
     subprocess.run(
-        [program, *options, "-aet", peers.CALLER, "127.0.0.1", str(port), file],
+        [program, compression, *titles, "127.0.0.1", str(port), *files],
         check=True, timeout=peers.LONGEST_S,
     )  # fmt: skip
 
@@ -107,6 +109,21 @@ def test_what_is_stored_in_orthanc_is_forwarded_and_answered_in_its_study(
     pixels = pydicom.dcmread(BytesIO(orthanc.file(instance))).pixel_array
     assert np.array_equal(shown, pixels)
     assert (pixels[..., 0] != pixels[..., 1]).any()  # the boxes have colours
+
+
+def test_a_study_that_is_stored_on_the_node_is_answered_in_the_archive(
+    orthanc: Orthanc, port: int, predictor: Predictor, tmp_path: Path
+) -> None:
+    files = []
+    for n in range(3):
+        files.append(tmp_path / f"{n}.dcm")
+        files[-1].write_bytes(writer.to_bytes(radiograph(n)))
+    with node(tmp_path / "queue", port, predictor, by_stow(orthanc)) as (_port, queue):
+        storescu(port, *files, called=peers.NODE)
+        wait_until(queue, lambda: queue.counts.waiting == {} and queue.counts.received == 0)
+        assert queue.letters() == []
+    found = orthanc.instances(radiograph(0).StudyInstanceUID)
+    assert {modality: len(there) for modality, there in found.items()} == dict.fromkeys(ANSWERS, 3)
 
 
 def test_what_orthanc_could_not_forward_is_forwarded_later_even_if_it_was_killed_meanwhile(
