@@ -210,7 +210,10 @@ class Web:
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
+                length = int(self.headers["Content-Length"])
+                body = self.rfile.read(length)
+                if len(body) < length:  # whoever sent it is gone
+                    return
                 outer.headers.append({"path": self.path, **dict(self.headers.items())})
                 outer.bodies.append(body)
                 outer.more.release()
