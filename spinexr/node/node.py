@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import structlog
 
+from spinexr.errors import QueueFullError
 from spinexr.node.configuration import Destination
 from spinexr.node.loops import Analysing, Delivering, Loop
 from spinexr.node.metrics import Metrics
@@ -63,7 +64,10 @@ class Node:
             ConfigurationError: an address cannot be listened on.
         """
         self._watching = Watching(self._http_port, self._metrics.registry, lambda: self.alive)
-        self._queue.begin(self._destinations)
+        try:
+            self._queue.begin(self._destinations)
+        except QueueFullError as e:  # what is delivered makes room
+            _log.warning("the queue is full at the start", why=e.message)
         self.port = self._receiver.start()
         for loop in self._loops:
             loop.start()

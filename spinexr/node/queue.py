@@ -39,7 +39,6 @@ _FILE, _LOCK = "queue.sqlite", "lock.sqlite"
 _VERSION = "1"
 _CHECK, _SALT, _DESTINATIONS = "check", "salt", "destinations"
 _BUSY_S = 30.0
-_MOST_SURVIVORS = 100_000
 # Room that has to stay on the disk for the answers to what was received: an object and its picture.
 _SPARE_BYTES = 128 * 1024 * 1024
 
@@ -82,10 +81,9 @@ CREATE TABLE IF NOT EXISTS deliveries (
     message BLOB
 );
 CREATE TABLE IF NOT EXISTS survivors (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,
-    instance BLOB NOT NULL UNIQUE,
+    instance BLOB PRIMARY KEY,
     content BLOB NOT NULL
-);
+) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS received ON objects (number) WHERE state = 0;
 CREATE INDEX IF NOT EXISTS outputs_of ON outputs (object);
 CREATE INDEX IF NOT EXISTS deliveries_of ON deliveries (output);
@@ -213,22 +211,22 @@ class Queue:
         """A node begins to work on the queue; notes where it delivers to.
 
         What the queue holds has outlived another node. Its senders may not have had an answer and
-        send it again, perhaps when it is delivered and gone; so each is remembered until then, by
-        keyed hashes where there is a key.
+        send it again, perhaps when it is delivered and gone; so each is remembered, until it comes
+        or another node begins, by keyed hashes where there is a key.
+
+        Raises:
+            QueueFullError: it cannot be written. The node may go on all the same.
         """
-        with self._writing() as connection:
-            connection.execute(
-                "INSERT OR REPLACE INTO about VALUES (?, ?)",
-                (_DESTINATIONS, "\n".join(destinations).encode()),
-            )
-            connection.execute(
-                "INSERT OR REPLACE INTO survivors (instance, content)"
-                " SELECT instance, content FROM objects"
-            )
-            connection.execute(
-                "DELETE FROM survivors WHERE number <= (SELECT MAX(number) FROM survivors) - ?",
-                (_MOST_SURVIVORS,),
-            )
+        try:
+            with self._writing() as connection:
+                connection.execute(
+                    "INSERT OR REPLACE INTO about VALUES (?, ?)",
+                    (_DESTINATIONS, "\n".join(destinations).encode()),
+                )
+                connection.execute("DELETE FROM survivors")
+                connection.execute("INSERT INTO survivors SELECT instance, content FROM objects")
+        except sqlite3.Error as e:
+            raise _not_written(e) from e
 
     # --- from received to delivered ---------------------------------------------------------------
 
@@ -260,12 +258,13 @@ class Queue:
                     "SELECT number, request, content, state FROM objects WHERE instance = ?",
                     (name,),
                 ).fetchone()
+                # One repeat is that of a sender who had no answer; another one is meant.
+                repeats = connection.execute(
+                    "DELETE FROM survivors WHERE instance = ? AND content = ?", (name, identity)
+                ).rowcount
+                if known is None and repeats:
+                    return None
                 if known is None:
-                    survived = connection.execute(
-                        "DELETE FROM survivors WHERE instance = ? AND content = ?", (name, identity)
-                    )
-                    if survived.rowcount:
-                        return None
                     self._refuse_too_much(len(data))
                     connection.execute(
                         "INSERT INTO objects (request, caller, instance, content, received, data)"
@@ -291,7 +290,7 @@ class Queue:
                         (State.WAITING, self._seal.close(data, f"object {request}"), known[0]),
                     )
         except sqlite3.Error as e:
-            raise QueueFullError(f"The queue cannot be written: {e}.") from e
+            raise _not_written(e) from e
         self._tell()
         return request
 
@@ -367,6 +366,8 @@ class Queue:
                     "INSERT INTO deliveries (output, destination) VALUES (?, ?)",
                     [(made.lastrowid, name) for name in output.destinations],
                 )
+            if not outputs:
+                self._forget(connection, received.number)
             self._drop_done(connection, received.number)
         self._tell()
 
@@ -377,6 +378,7 @@ class Queue:
     def dropped(self, received: Received) -> None:
         """It is not wanted: gone."""
         with self._writing() as connection:
+            self._forget(connection, received.number)
             connection.execute("DELETE FROM objects WHERE number = ?", (received.number,))
 
     def next_delivery(self, destination: str) -> Delivery | None:
@@ -474,12 +476,7 @@ class Queue:
             if dead is None:
                 return False
             found = number if table == "objects" else self._object_of(connection, number)
-            # Whoever drops it may have it sent again.
-            connection.execute(
-                "DELETE FROM survivors WHERE instance ="
-                " (SELECT instance FROM objects WHERE number = ?)",
-                (found,),
-            )
+            self._forget(connection, found)
             if table == "deliveries":
                 self._remove_delivery(connection, number)
             else:
@@ -555,6 +552,15 @@ class Queue:
             )
         if table == "objects":
             self._begun = None
+
+    @staticmethod
+    def _forget(connection: sqlite3.Connection, number: int | None) -> None:
+        """An object of which nothing comes may be sent again at once."""
+        connection.execute(
+            "DELETE FROM survivors WHERE instance ="
+            " (SELECT instance FROM objects WHERE number = ?)",
+            (number,),
+        )
 
     @staticmethod
     def _check_destination(connection: sqlite3.Connection, number: int) -> None:
@@ -699,6 +705,10 @@ def _of(name: str) -> tuple[str, int]:
     if kind not in ("r", "d") or not number.isdecimal():
         return "objects", -1
     return ("objects" if kind == "r" else "deliveries"), int(number)
+
+
+def _not_written(error: sqlite3.Error) -> QueueFullError:
+    return QueueFullError(f"The queue cannot be written: {error}.")
 
 
 def _unusable(folder: Path, error: Exception) -> ConfigurationError:

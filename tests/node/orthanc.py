@@ -89,6 +89,12 @@ class Orthanc:
         with urllib.request.urlopen(request, timeout=peers.LONGEST_S) as answer:
             answer.read()
 
+    @property
+    def unforwarded(self) -> list[int]:
+        """How often each of the images was tried that wait for the node."""
+        lines = (self.folder / "db/forward-SPINEXR").read_text(encoding="ascii").splitlines()
+        return [int(line.split()[1]) for line in lines[1:]]
+
     def get(self, path: str, accept: str = "application/json") -> Any:
         """The document, or bytes of another type."""
         request = urllib.request.Request(

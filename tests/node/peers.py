@@ -49,7 +49,8 @@ def radiograph(number: int = 0, *, seed: int = 0, **options: Any) -> Dataset:
         "SeriesInstanceUID": uids.series,
         "InstanceNumber": number + 1,
     } | options.pop("attributes", {})
-    made = builders.dataset(builders.pixels(96, 72, seed=seed), attributes=attributes, **options)
+    array = options.pop("pixels", builders.pixels(96, 72, seed=seed))
+    made = builders.dataset(array, attributes=attributes, **options)
     made.file_meta.MediaStorageSOPInstanceUID = made.SOPInstanceUID
     return made
 

@@ -22,6 +22,7 @@ from spinexr.node.configuration import Destination
 from spinexr.node.node import Node
 from spinexr.node.queue import Queue
 from spinexr.phantom import writer
+from tests import builders
 from tests.disks import small_disk
 from tests.node import peers
 from tests.node.orthanc import Orthanc
@@ -156,10 +157,31 @@ def test_what_orthanc_could_not_forward_is_forwarded_later_even_if_it_was_killed
         orthanc.beat()
         assert queue.letters() == []
         assert objects(node, "received") == len(images)
+    assert orthanc.unforwarded == []
     found = orthanc.instances(study)
     assert {modality: len(there) for modality, there in found.items()} == dict.fromkeys(
         ANSWERS | {"DX"}, len(images)
     )
+
+
+def test_what_the_node_does_not_take_holds_up_no_other_and_stays_in_line(
+    orthanc: Orthanc, port: int, tmp_path: Path
+) -> None:
+    large = radiograph(0, pixels=builders.pixels(2000, 1200))  # more than its door lets in
+    assert peers.send(orthanc.dicom_port, large, called="ORTHANC") == [0x0000]
+    with running(tmp_path / "queue", port=port, callers=("ORTHANC",)) as (node, queue):
+
+        def refused() -> bool:
+            orthanc.beat()
+            return max(orthanc.unforwarded, default=0) >= 4
+
+        wait_until(queue, refused)
+        images = [radiograph(n) for n in range(1, 4)]
+        assert peers.send(orthanc.dicom_port, *images, called="ORTHANC") == [0x0000] * 3
+        orthanc.beat()
+        wait_until(queue, lambda: objects(node, "received") == len(images))
+    (tries,) = orthanc.unforwarded
+    assert tries >= 4
 
 
 def objects(node: Node, outcome: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import datetime
 from itertools import count as count_from
@@ -17,7 +17,7 @@ import pytest
 from spinexr.domain import ObjectKind
 from spinexr.errors import ConfigurationError, InstanceDiffersError, QueueFullError
 from spinexr.node import seal
-from spinexr.node.queue import Output, Queue, held
+from spinexr.node.queue import Output, Queue, Received, held
 from tests.node.peers import LIMIT, NOW
 
 MARK = b"Mustermann^Erika"
@@ -117,60 +117,77 @@ def test_a_file_with_another_header_around_the_same_object_is_the_same(queue: Qu
     assert with_header(b"3.0.5") is None
 
 
-def test_what_outlived_a_node_and_is_sent_again_is_done_once(tmp_path: Path) -> None:
-    def done(queue: Queue) -> None:
+def done(queue: Queue) -> None:
+    """The next object is analysed and delivered."""
+    received = queue.next_received()
+    assert received is not None
+    queue.analysed(received, [output()])
+    delivery = queue.next_delivery("archive")
+    assert delivery is not None
+    queue.delivered(delivery)
+
+
+def test_what_outlived_a_node_and_is_sent_again_is_done_once(queue: Queue) -> None:
+    queue.begin(["archive"])
+    receive(queue)
+    done(queue)
+    assert receive(queue)  # whose answer was heard: its sender wants it done again
+    queue.begin(["archive"])  # as another node
+    done(queue)
+    assert receive(queue, data=b"other")
+    done(queue)
+    assert receive(queue) is None
+    assert queue.counts.received == 0
+    assert receive(queue)
+
+
+def test_what_outlived_a_node_and_is_sent_again_in_time_may_be_sent_again_later(
+    queue: Queue,
+) -> None:
+    receive(queue)
+    queue.begin(["archive"])
+    assert receive(queue) is None  # it is there
+    done(queue)
+    assert receive(queue)
+
+
+def test_what_outlived_a_node_is_remembered_by_the_next_one_alone(queue: Queue) -> None:
+    receive(queue)
+    queue.begin(["archive"])
+    done(queue)
+    queue.begin(["archive"])
+    assert receive(queue)
+
+
+def test_what_outlived_a_node_and_led_to_nothing_may_be_sent_again(queue: Queue) -> None:
+    ends: dict[str, Callable[[Received], None]] = {
+        "dropped": queue.dropped,
+        "not wanted": lambda received: queue.analysed(received, []),
+        "dead": lambda received: queue.failed(received, "not_dicom", ""),
+        "not delivered": lambda received: queue.analysed(received, [output()]),
+    }
+    for name in ends:
+        receive(queue, name)
+    queue.begin(["archive"])
+    for end in ends.values():
         received = queue.next_received()
         assert received is not None
-        queue.analysed(received, [])
+        end(received)
+    delivery = queue.next_delivery("archive")
+    assert delivery is not None
+    queue.refused(delivery, "object_refused", "")
+    for letter in queue.letters():
+        assert queue.drop(letter.name)
+    for name in ends:
+        assert receive(queue, name), name
 
-    with closing(Queue(tmp_path, max_bytes=LIMIT)) as queue:
+
+def test_a_queue_that_is_full_when_a_node_begins_says_so(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue, "_writing", full)
+    with pytest.raises(QueueFullError, match="full"):
         queue.begin(["archive"])
-        receive(queue)
-        done(queue)
-        assert receive(queue)  # whose answer was heard: its sender wants it done again
-    with closing(Queue(tmp_path, max_bytes=LIMIT)) as queue:
-        queue.begin(["archive"])
-        done(queue)
-    with closing(Queue(tmp_path, max_bytes=LIMIT)) as queue:
-        queue.begin(["archive"])
-        assert receive(queue, data=b"other")
-        done(queue)
-        assert receive(queue) is None
-        assert queue.counts.received == 0
-        assert receive(queue)  # again, and with an answer
-
-
-def test_what_outlived_a_node_and_was_dropped_may_be_sent_again(tmp_path: Path) -> None:
-    with closing(Queue(tmp_path, max_bytes=LIMIT)) as queue:
-        for name in ("1", "2"):
-            receive(queue, name)
-        queue.begin(["archive"])
-        first = queue.next_received()
-        assert first is not None
-        queue.failed(first, "not_dicom", "")
-        second = queue.next_received()
-        assert second is not None
-        queue.analysed(second, [output()])
-        delivery = queue.next_delivery("archive")
-        assert delivery is not None
-        queue.refused(delivery, "object_refused", "")
-        for letter in queue.letters():
-            assert queue.drop(letter.name)
-        assert receive(queue, "1")
-        assert receive(queue, "2")
-
-
-def test_survivors_are_so_many_at_most(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:  # fmt: skip
-    monkeypatch.setattr("spinexr.node.queue._MOST_SURVIVORS", 2)
-    with closing(Queue(tmp_path, max_bytes=LIMIT)) as queue:
-        for name in ("1", "2", "3"):
-            receive(queue, name)
-        queue.begin([])
-        while received := queue.next_received():
-            queue.dropped(received)
-        assert [receive(queue, name) is None for name in ("1", "2", "3")] == [False, True, True]
 
 
 def test_what_was_begun_when_the_process_ended_is_begun_again(tmp_path: Path) -> None:
