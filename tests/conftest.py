@@ -25,10 +25,11 @@ _HEAVY_FIXTURES = ("small_root", "untrained_root", "real_predictor", "server", "
 _LONGEST = ("test_train",)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The fast ones first, then the longest module, beside which others run where several
-    processes share the tests: `pytest -n 2 --dist loadfile --no-loadscope-reorder`."""
-    items.sort(key=lambda item: 1 if item.path.stem in _LONGEST else 2 * _uses_networks(item))
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The fast ones first, then the longest module; where several processes share the tests
+    (`pytest -n 2 --dist loadfile --no-loadscope-reorder`) one begins with that."""
+    longest = -1 if hasattr(config, "workerinput") else 1
+    items.sort(key=lambda item: longest if item.path.stem in _LONGEST else 2 * _uses_networks(item))
 
 
 def _uses_networks(item: pytest.Item) -> bool:
