@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,16 +13,19 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from spinexr.imaging import reader
+from spinexr.inference.bundle import DETECTION_FOLDER, MANIFEST
 from spinexr.inference.predictor import Predictor
 from spinexr.settings import Settings
 from spinexr.web import create_app
 from spinexr.web.models import Models
+from tests import shared
 from tests.fakes import FakeEngine, fake_bundle
 
 # The page is tested in a browser where what drives one is installed (requirements-browser.txt).
 collect_ignore = [] if find_spec("playwright") else ["browser"]
 
-_HEAVY_FIXTURES = ("small_root", "untrained_root", "real_predictor", "server", "phantom_root")
+_HEAVY_FIXTURES = ("small_weights", "untrained_root", "real_predictor", "server", "phantom_root")
+_SMALL_SIDE = 64
 _LONGEST = ("test_train",)
 
 
@@ -78,24 +82,49 @@ def client(make_app: Callable[..., Flask]) -> FlaskClient:
 
 
 @pytest.fixture(scope="session")
-def untrained_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def untrained_root() -> Path:
     """Full-size networks with random weights: calls most images abnormal and finds boxes."""
-    from spinexr.training.untrained import write_untrained_bundle
 
-    root = tmp_path_factory.mktemp("weights")
-    write_untrained_bundle(root, detector="yolo11n", abnormal=True, boxes=60)
-    return root
+    def make(root: Path) -> None:
+        from spinexr.training.untrained import write_untrained_bundle
+
+        write_untrained_bundle(root, detector="yolo11n", abnormal=True, boxes=60)
+
+    return shared.once("untrained", make)
 
 
 @pytest.fixture(scope="session")
-def phantom_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small dataset of phantoms: at least 400 images of 240 × 160 pixels."""
-    from spinexr.datasets.phantoms import Plan, generate
+def small_weights() -> Path:
+    """An untrained bundle whose networks see 64 pixels, so that they cost nothing, and that calls
+    images abnormal."""
 
-    root = tmp_path_factory.mktemp("phantoms") / "data"
-    for _ in generate(Plan(root, studies=270, seed=3, rows=240, columns=160), workers=2):
-        pass
-    return root
+    def make(root: Path) -> None:
+        from spinexr.inference.bundle import load_bundle
+        from spinexr.inference.engines import openvino_loading
+        from spinexr.training.untrained import write_untrained_bundle
+
+        write_untrained_bundle(root, size=_SMALL_SIDE, abnormal=True, boxes=20)
+        manifest = root / DETECTION_FOLDER / MANIFEST
+        about = json.loads(manifest.read_text(encoding="utf-8"))
+        about["preprocessing"]["size"] = _SMALL_SIDE
+        manifest.write_text(json.dumps(about), encoding="utf-8")
+        # Two servers that begin at once would both do that.
+        openvino_loading.load(load_bundle(root), store=shared.ENGINES, threads=2)
+
+    return shared.once("small", make)
+
+
+@pytest.fixture(scope="session")
+def phantom_root() -> Path:
+    """A small dataset of phantoms: at least 400 images of 240 × 160 pixels."""
+
+    def make(root: Path) -> None:
+        from spinexr.datasets.phantoms import Plan, generate
+
+        for _ in generate(Plan(root, studies=270, seed=3, rows=240, columns=160), workers=2):
+            pass
+
+    return shared.once("phantoms", make)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,6 @@ import os
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import urllib.error
@@ -18,18 +17,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tests import shared
+
 ROOT = Path(__file__).parent.parent
 _LONGEST_START_S = 120
-# Compiled networks of the whole test run, apart from those of the working copy. TEST_ENGINES names
-# a folder that keeps them from one run to the next.
-_TEMPORARY = tempfile.TemporaryDirectory(prefix="spinexr-engines-")
-_ENGINES = os.environ.get("TEST_ENGINES", _TEMPORARY.name)
 
 
 def environment(**changes: str) -> dict[str, str]:
     """This process's environment without its settings of SpineXR, and with `changes`."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("SPINEXR_") and k != "PORT"}
-    return kept | {"SPINEXR_ENGINES": _ENGINES} | changes
+    return kept | {"SPINEXR_ENGINES": str(shared.ENGINES)} | changes
 
 
 # Below those that Linux gives to whoever asks for any; others for each process of xdist, and mostly

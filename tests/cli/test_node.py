@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import stat
 import sys
@@ -160,20 +159,8 @@ def test_a_key_is_made_once(tmp_path: Path) -> None:
     assert "File exists" in again.output
 
 
-@pytest.fixture(scope="session")
-def small_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Networks of few pixels. TEST_SMALL_WEIGHTS names a folder that holds some already."""
-    if kept := os.environ.get("TEST_SMALL_WEIGHTS"):
-        return Path(kept)
-    from spinexr.training.untrained import write_untrained_bundle
-
-    root = tmp_path_factory.mktemp("node") / "weights"
-    write_untrained_bundle(root, size=64, detector="yolo11n")
-    return root
-
-
 def test_the_program_receives_analyses_delivers_and_ends_when_asked(
-    small_root: Path, tmp_path: Path
+    small_weights: Path, tmp_path: Path
 ) -> None:
     archive = Archive()
     (tmp_path / "node.toml").write_text(TOML.format(port=archive.port), encoding="utf-8")
@@ -187,7 +174,7 @@ def test_the_program_receives_analyses_delivers_and_ends_when_asked(
         SPINEXR_NODE_KEY_FILE=str(tmp_path / "key"),
         SPINEXR_NODE_PORT=str(port),
         SPINEXR_NODE_HTTP_PORT=str(free_port()),
-        SPINEXR_WEIGHTS=str(small_root),
+        SPINEXR_WEIGHTS=str(small_weights),
         SPINEXR_ENGINE="torch",
     )
     try:
