@@ -35,12 +35,12 @@ def test_statistics_of_checkpoints_tell_other_images_from_their_own(
         checkpoints[name] = (name, tmp_path / f"{name}.pth")
     steps: list[tuple[str, int, int]] = []
     found = familiarity.fit(
-        checkpoints, ramps(0, 120), ramps(1, 100), mean=(0.5,) * 3, std=(0.25,) * 3, device="cpu",
+        checkpoints, ramps(0, 480), ramps(1, 400), mean=(0.5,) * 3, std=(0.25,) * 3, device="cpu",
         progress=lambda *step: steps.append(step),
     )  # fmt: skip
     assert set(found.parts) == {*architectures, *LOOKS}
     assert {s[0] for s in steps} == {f"Features of {name}" for name in architectures}
-    fresh, others = ramps(2, 100).pixels, 255 - ramps(2, 100).pixels
+    fresh, others = ramps(2, 400).pixels, 255 - ramps(2, 400).pixels
 
     def seen(pixels: np.ndarray) -> dict[str, np.ndarray]:
         each = [looks_of(p) for p in pixels]
