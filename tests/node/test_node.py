@@ -11,9 +11,11 @@ import pydicom
 import pytest
 
 from spinexr.domain import DetectPolicy, ObjectKind
+from spinexr.errors import QueueFullError
 from spinexr.imaging import reader
 from spinexr.inference.predictor import Predictor
 from spinexr.node import senders
+from spinexr.node.queue import Queue
 from spinexr.node.work import Answer, Worker
 from spinexr.phantom import writer
 from spinexr.reporting import codes
@@ -88,6 +90,22 @@ def test_what_is_stopped_goes_on_where_it_was(tmp_path: Path, archive: Archive) 
         archive.wait(2)
         wait_until(queue, lambda: queue.counts.waiting == {})
     assert archive.texts == ["CR1 1", "CR1 2"]
+
+
+def test_a_queue_that_is_full_at_the_start_is_delivered_all_the_same(
+    tmp_path: Path, archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(tmp_path) as (node, queue):  # nobody delivers
+        assert send(node.port, radiograph()) == [0x0000]
+        wait_until(queue, lambda: queue.counts.waiting == {"archive": 1})
+
+    def full(*_: object) -> None:
+        raise QueueFullError("The queue cannot be written: database or disk is full.")
+
+    monkeypatch.setattr(Queue, "begin", full)
+    with running(tmp_path, ways=[way(archive)]) as (_node, queue):
+        wait_until(queue, lambda: queue.counts.waiting == {})
+    assert archive.texts == ["CR1 1"]
 
 
 def test_livez_and_metrics_say_how_it_is(tmp_path: Path, archive: Archive) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import ssl
 import threading
@@ -24,6 +25,7 @@ from spinexr.node.work import Answer
 from tests import builders
 from tests.node import certificates, peers
 from tests.node.peers import VERIFICATION, association, radiograph, running, send
+from tests.processes import ROOT
 
 
 def never(_data: bytes, _caller: str) -> Any:
@@ -67,6 +69,11 @@ def test_other_objects_and_compressions_are_not_agreed_on(
     with running(tmp_path) as (node, _queue), association(node.port, **context) as found:
         accepted = {c.abstract_syntax for c in found.accepted_contexts}
     assert accepted == {VERIFICATION}
+
+
+def test_orthanc_s_script_forwards_the_kinds_of_images_that_are_accepted() -> None:
+    script = (ROOT / "deploy/orthanc/forward.lua").read_text(encoding="utf-8")
+    assert set(re.findall(r"\['([\d.]+)'\] = true", script)) == set(receiver.STORAGE_CLASSES)
 
 
 @pytest.mark.parametrize("syntax", builders.LOSSLESS | builders.LOSSY)
