@@ -26,6 +26,7 @@ collect_ignore = [] if find_spec("playwright") else ["browser"]
 
 _HEAVY_FIXTURES = ("small_weights", "untrained_root", "real_predictor", "server", "phantom_root")
 _SMALL_SIDE = 64
+SMALLEST = ("test_resnet", "test_efficientnet", "test_byobnet")  # of timm's networks
 _LONGEST = ("test_train",)
 
 
@@ -95,15 +96,17 @@ def untrained_root() -> Path:
 
 @pytest.fixture(scope="session")
 def small_weights() -> Path:
-    """An untrained bundle whose networks see 64 pixels, so that they cost nothing, and that calls
-    images abnormal."""
+    """An untrained bundle of small networks that see 64 pixels, so that they cost nothing and a
+    server with them starts soon, and that calls images abnormal."""
 
     def make(root: Path) -> None:
         from spinexr.inference.bundle import load_bundle
         from spinexr.inference.engines import openvino_loading
         from spinexr.training.untrained import write_untrained_bundle
 
-        write_untrained_bundle(root, size=_SMALL_SIDE, abnormal=True, boxes=20)
+        write_untrained_bundle(
+            root, architectures=SMALLEST, size=_SMALL_SIDE, abnormal=True, boxes=20
+        )
         manifest = root / DETECTION_FOLDER / MANIFEST
         about = json.loads(manifest.read_text(encoding="utf-8"))
         about["preprocessing"]["size"] = _SMALL_SIDE

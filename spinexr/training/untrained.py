@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ def write_untrained_bundle(
     root: Path,
     *,
     detector: str = "yolo11n",
+    architectures: Sequence[str] | None = None,
     size: int = 224,
     seed: int = 0,
     abnormal: bool | None = None,
@@ -51,6 +52,8 @@ def write_untrained_bundle(
     Args:
         root: gets `ensemble output/` and `detection output/`.
         detector: scale of the YOLO11 detector.
+        architectures: those of timm to take in place of the standard members', one for each; their
+            folders are named after them.
         size: input side of the classifiers in pixels.
         seed: same seed, same weights on the same torch.
         abnormal: shift the classifiers' biases until images are called abnormal (True) or normal
@@ -62,7 +65,7 @@ def write_untrained_bundle(
     Raises:
         FileExistsError: a checkpoint or manifest is already there; nothing is overwritten.
     """
-    ensemble, detection = _manifests(detector, size)
+    ensemble, detection = _manifests(detector, architectures, size)
     folders = (root / ENSEMBLE_FOLDER, root / DETECTION_FOLDER)
     targets = [folders[0] / m["file"] for m in ensemble["members"]]
     targets += [folders[1] / detection["file"], *(folder / MANIFEST for folder in folders)]
@@ -88,8 +91,13 @@ def write_untrained_bundle(
         (folder / MANIFEST).write_text(text, encoding="utf-8")
 
 
-def _manifests(detector: str, size: int) -> tuple[dict[str, Any], dict[str, Any]]:
+def _manifests(
+    detector: str, architectures: Sequence[str] | None, size: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
     ensemble: dict[str, Any] = copy.deepcopy(dict(STANDARD_ENSEMBLE))
+    if architectures is not None:
+        for member, name in zip(ensemble["members"], architectures, strict=True):
+            member.update(name=name, architecture=name, file=f"{name}/model_best.pth")
     detection: dict[str, Any] = copy.deepcopy(dict(STANDARD_DETECTION))
     ensemble["preprocessing"]["size"] = size
     detection.update(architecture=detector, classes=list(CLASSES))

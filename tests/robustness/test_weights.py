@@ -14,11 +14,11 @@ import torch
 
 from spinexr.inference.bundle import DETECTION_FOLDER, ENSEMBLE_FOLDER, MANIFEST
 from tests import builders
+from tests.conftest import SMALLEST
 from tests.robustness import scale
 from tests.robustness.service import Client, Service
 
-DENSENET = f"{ENSEMBLE_FOLDER}/densenet121_balanced/model_best.pth"
-RESNET = f"{ENSEMBLE_FOLDER}/resnet50_optimized/model_best.pth"
+FIRST, SECOND, _ = (f"{ENSEMBLE_FOLDER}/{name}/model_best.pth" for name in SMALLEST)
 DETECTOR = f"{DETECTION_FOLDER}/yolo11/weights/best.pt"
 
 
@@ -37,43 +37,43 @@ def _write(file: str, text: str) -> None:
 
 
 def missing(root: Path) -> None:
-    (root / DENSENET).unlink()
+    (root / FIRST).unlink()
 
 
 def truncated(root: Path) -> None:
-    data = (root / DENSENET).read_bytes()
-    (root / DENSENET).write_bytes(data[: len(data) // 2])
+    data = (root / FIRST).read_bytes()
+    (root / FIRST).write_bytes(data[: len(data) // 2])
 
 
 def empty(root: Path) -> None:
-    (root / DENSENET).write_bytes(b"")
+    (root / FIRST).write_bytes(b"")
 
 
 def other_shapes(root: Path) -> None:
-    state = torch.load(root / DENSENET, weights_only=True)
-    state["classifier.weight"] = torch.zeros(2, 1024)
-    torch.save(state, root / DENSENET)
+    state = torch.load(root / FIRST, weights_only=True)
+    state["fc.weight"] = torch.zeros(2, 96)
+    torch.save(state, root / FIRST)
 
 
 def other_numbers(root: Path) -> None:
     """Only its hash tells."""
-    state = torch.load(root / DENSENET, weights_only=True)
-    state["classifier.bias"] = -state["classifier.bias"]
-    torch.save(state, root / DENSENET)
+    state = torch.load(root / FIRST, weights_only=True)
+    state["fc.bias"] = -state["fc.bias"]
+    torch.save(state, root / FIRST)
 
 
 def not_numbers(root: Path) -> None:
-    state = torch.load(root / DENSENET, weights_only=True)
-    state["classifier.bias"] = torch.full((1,), float("nan"))
-    torch.save(state, root / DENSENET)
+    state = torch.load(root / FIRST, weights_only=True)
+    state["fc.bias"] = torch.full((1,), float("nan"))
+    torch.save(state, root / FIRST)
 
 
 def payload(root: Path) -> None:
-    torch.save({"model_state_dict": Payload(root / "ran")}, root / DENSENET)
+    torch.save({"model_state_dict": Payload(root / "ran")}, root / FIRST)
 
 
 def bare_payload(root: Path) -> None:
-    (root / DENSENET).write_bytes(pickle.dumps(Payload(root / "ran")))
+    (root / FIRST).write_bytes(pickle.dumps(Payload(root / "ran")))
 
 
 def payload_in_the_detector(root: Path) -> None:
@@ -81,22 +81,22 @@ def payload_in_the_detector(root: Path) -> None:
 
 
 def swapped(root: Path) -> None:
-    other = (root / DENSENET).read_bytes()
-    shutil.copyfile(root / RESNET, root / DENSENET)
-    (root / RESNET).write_bytes(other)
+    other = (root / FIRST).read_bytes()
+    shutil.copyfile(root / SECOND, root / FIRST)
+    (root / SECOND).write_bytes(other)
 
 
 CASES: dict[str, tuple[Callable[[Path], None], str]] = {
-    "missing": (missing, DENSENET),
-    "truncated": (truncated, DENSENET),
-    "empty": (empty, DENSENET),
-    "other shapes": (other_shapes, DENSENET),
-    "other_numbers": (other_numbers, DENSENET),
-    "not_numbers": (not_numbers, DENSENET),
-    "payload": (payload, DENSENET),
-    "bare payload": (bare_payload, DENSENET),
+    "missing": (missing, FIRST),
+    "truncated": (truncated, FIRST),
+    "empty": (empty, FIRST),
+    "other shapes": (other_shapes, FIRST),
+    "other_numbers": (other_numbers, FIRST),
+    "not_numbers": (not_numbers, FIRST),
+    "payload": (payload, FIRST),
+    "bare payload": (bare_payload, FIRST),
     "payload in the detector": (payload_in_the_detector, DETECTOR),
-    "swapped members": (swapped, DENSENET),
+    "swapped members": (swapped, FIRST),
 }
 
 
