@@ -10,7 +10,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 help:
 	@echo "make run      set up .venv and serve on http://localhost:5000"
 	@echo "make test     set up .venv and run the tests, those of the page where Chromium is"
-	@echo "make soak     the long forms of the tests of robustness, node and DICOM objects (hours)"
+	@echo "make soak     the long forms of the tests of robustness, node, batch and DICOM objects (hours)"
 	@echo "make check    format check, ruff, mypy, import-linter and tests"
 	@echo "make docs     build the documents as a site in runs/site"
 	@echo "make lock     pin the serving packages with their hashes"
@@ -23,16 +23,15 @@ run: install
 	$(BIN)/python app.py
 
 test: install-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # The long forms, in the background; figures go to runs/reliability.jsonl.
 soak: install-dev
 	mkdir -p runs
 	TEST_SCALE=long TEST_FIGURES=runs/reliability.jsonl $(BIN)/python -m pytest tests/robustness \
-		tests/node tests/reporting
+		tests/node tests/reporting tests/batch/test_chaos.py tests/batch/test_cut_network.py
 
-check: format-check lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+check: format-check lint test
 
 format-check: install-dev
 	$(BIN)/ruff format --check .

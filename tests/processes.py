@@ -17,6 +17,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from tests import shared
 
 ROOT = Path(__file__).parent.parent
@@ -141,8 +143,12 @@ class Server:
         return self.ended()
 
     def kill(self) -> None:
-        """End it at once; what it started notices by itself."""
-        self.process.kill()
+        """End it and the processes that serve at once; what these started notices by itself."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            children = psutil.Process(self.process.pid).children()
+            self.process.kill()
+            for child in children:
+                child.kill()
         self.ended()
 
     def ended(self) -> tuple[int, str]:

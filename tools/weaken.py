@@ -364,13 +364,13 @@ WEAKENINGS: dict[str, Weakening] = {
         "        pass",
     ),
     "what a killed driver had under way is forgotten": Weakening(
-        "test_batch_kills.py",
+        "../batch/test_chaos.py",
         "spinexr/batch/ledger.py",
         "(State.WAITING, State.IN_FLIGHT)\n",
         "(State.IN_FLIGHT, State.IN_FLIGHT)\n",
     ),
     "whoever was on a worker that died is to blame": Weakening(
-        "test_batch_kills.py",
+        "../batch/test_chaos.py",
         "spinexr/batch/driver.py",
         "_MOST_DEATHS: Final = 2",
         "_MOST_DEATHS: Final = 1",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from time import perf_counter
@@ -45,6 +46,8 @@ class Models:
                     readers=settings.readers,
                 )
             except ModelsNotReadyError:
+                with contextlib.suppress(DecoderCrashedError):
+                    wait()  # a process that is ended as it begins says so in the log
                 sandbox.close()  # nothing will be read for models that are not there
                 raise
             try:

@@ -16,10 +16,10 @@ import pytest
 
 from spinexr.node import seal
 from spinexr.node.queue import Queue
+from tests import scale
 from tests.node import peers
 from tests.node.peers import Archive, Web, association, radiograph
 from tests.processes import ROOT, environment
-from tests.robustness import scale
 
 # In the order in which an object meets them once it is received.
 POINTS = (

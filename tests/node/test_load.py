@@ -17,12 +17,11 @@ from spinexr.domain import ObjectKind
 from spinexr.imaging.sandbox import Sandbox, SandboxOptions
 from spinexr.inference.predictor import Predictor
 from spinexr.node import senders
-from tests import builders
+from tests import builders, scale
 from tests.node import peers
 from tests.node.peers import Archive, destination, radiograph, running, send, wait_until
 from tests.node.test_node import worker
 from tests.processes import ROOT, environment
-from tests.robustness import scale
 from tests.robustness.test_bombs import BOMBS
 from tests.robustness.test_mutations import SYNTAXES, mutated
 

@@ -35,7 +35,7 @@ from tests.fakes import ABNORMAL, NORMAL, FakeEngine, fake_bundle, raw
 from tests.processes import ROOT
 from tests.reporting import dicom_goldens
 from tests.reporting.dicom_goldens import NOW, PATIENT
-from tests.robustness.scale import pick
+from tests.scale import pick
 
 CODES = codes.read()
 SAMPLES = sorted((ROOT / "samples").glob("*.dcm"))

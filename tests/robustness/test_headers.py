@@ -13,8 +13,7 @@ from spinexr.analysis import analyse
 from spinexr.domain import Analysis, Photometric
 from spinexr.errors import NotDicomError, UnanalysableError
 from spinexr.inference.predictor import Predictor
-from tests import builders
-from tests.robustness import scale
+from tests import builders, scale
 
 _TEXT = st.text(st.characters(codec="latin-1", exclude_categories=["Cc"]), max_size=40)
 _NUMBER = st.one_of(

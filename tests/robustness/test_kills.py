@@ -8,23 +8,27 @@ import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests import builders
-from tests.robustness import scale
+from tests import builders, scale
 from tests.robustness.service import Answer, Service, running
 
-# Noise of 12 megapixels: long enough in a decoder to be met there.
-HARD = builders.dicom(
-    builders.pixels(4000, 3000), transfer_syntax=builders.LOSSLESS["jpeg_2000_lossless"]
-)
 EASY = builders.dicom()
 _MORE_THAN_A_START_S = (
     0.25  # a new process has less to do; the hard file takes several times as much
 )
+
+
+@cache
+def hard() -> bytes:
+    """Noise of 6 megapixels: long enough in a decoder to be met there."""
+    return builders.dicom(
+        builders.pixels(3000, 2000), transfer_syntax=builders.LOSSLESS["jpeg_2000_lossless"]
+    )
 
 
 def busy_reader(service: Service) -> psutil.Process:
@@ -53,7 +57,7 @@ def test_a_killed_decoder_costs_one_request_and_no_other(
         ThreadPoolExecutor(2) as pool,
     ):  # fmt: skip
         for _ in range(number):
-            both = [pool.submit(upload, service, HARD) for _ in range(2)]
+            both = [pool.submit(upload, service, hard()) for _ in range(2)]
             busy_reader(service).send_signal(signal.SIGKILL)
             answers = sorted((b.result().status, b.result().code) for b in both)
             assert answers == [(200, None), (422, "decoder_crashed")]
@@ -77,7 +81,7 @@ def test_a_killed_server_starts_again_and_leaves_nothing(
         everyone = [psutil.Process(service.process.pid)]
         everyone += everyone[0].children(recursive=True)
         killed.append(service.worker.pid)
-        sender = threading.Thread(target=upload_into_the_void, args=(service, HARD))
+        sender = threading.Thread(target=upload_into_the_void, args=(service, hard()))
         sender.start()
         busy_reader(service)
         for process in (everyone[0], service.worker):
@@ -99,7 +103,7 @@ def test_a_killed_worker_is_replaced(small_weights: Path, tmp_path: Path) -> Non
     """Seen failing where nobody replaces a killed worker (tools/weaken.py)."""
     with running(small_weights, tmp_path) as service:
         killed = service.worker
-        sender = threading.Thread(target=upload_into_the_void, args=(service, HARD))
+        sender = threading.Thread(target=upload_into_the_void, args=(service, hard()))
         sender.start()
         busy_reader(service)
         killed.kill()
@@ -120,7 +124,7 @@ def test_a_decoder_that_crashes_is_a_refusal(
                 SPINEXR_READER_MEMORY_MB="1024") as service,
         ThreadPoolExecutor(1) as pool,
     ):  # fmt: skip
-        hit = pool.submit(upload, service, HARD)
+        hit = pool.submit(upload, service, hard())
         busy_reader(service).send_signal(getattr(signal, name))
         assert (hit.result().status, hit.result().code) == (422, "decoder_crashed")
         assert upload(service, EASY).status == 200

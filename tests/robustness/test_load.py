@@ -21,9 +21,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests import builders
+from tests import builders, scale
 from tests.processes import ROOT, free_port, wait_for_port
-from tests.robustness import scale
 from tests.robustness.service import Answer, Client, Service, multipart, running
 
 SOON_S = 1.0

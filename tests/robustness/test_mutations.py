@@ -10,8 +10,7 @@ import psutil
 import pytest
 from pydicom import uid
 
-from tests import builders
-from tests.robustness import scale
+from tests import builders, scale
 from tests.robustness.service import Client, Service, peak_bytes
 
 SYNTAXES = builders.LOSSLESS | builders.LOSSY | {"jpeg_baseline": uid.JPEGBaseline8Bit}

@@ -16,9 +16,8 @@ from hypothesis import HealthCheck, settings  # noqa: E402
 from schemathesis.specs.openapi.checks import positive_data_acceptance  # noqa: E402
 
 from spinexr import tokens  # noqa: E402
-from tests import builders  # noqa: E402
+from tests import builders, scale  # noqa: E402
 from tests.processes import ROOT  # noqa: E402
-from tests.robustness import scale  # noqa: E402
 from tests.robustness.service import Service, running  # noqa: E402
 
 DOCUMENT = json.loads((ROOT / "docs/openapi.json").read_text(encoding="utf-8"))

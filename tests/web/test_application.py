@@ -111,6 +111,31 @@ def test_without_weights_an_upload_is_503_for_programs_and_people(bare: FlaskCli
     assert "best.pt is missing" in page.text
 
 
+def test_without_weights_readers_end_once_they_are_there_and_complain_of_nothing(
+    tmp_path: Path,
+) -> None:
+    happened = []
+
+    class Noted(Sandbox):
+        def start(self) -> Callable[[], None]:
+            wait = super().start()
+
+            def waited() -> None:
+                wait()
+                happened.append("there")
+
+            return waited
+
+        def close(self) -> None:
+            super().close()
+            happened.append("ended")
+
+    models = Models.for_settings(Settings(weights=tmp_path), Noted())
+    models.start()
+    models.wait()
+    assert happened == ["there", "ended"]
+
+
 def test_one_missing_checkpoint_is_never_a_partial_ensemble(tmp_path: Path) -> None:
     for name in ("densenet121_balanced", "resnet50_optimized", "tf_efficientnetv2_s_optimized"):
         file = tmp_path / "ensemble output" / name / "model_best.pth"

@@ -17,7 +17,7 @@ import pytest
 
 from tests.batch.chaos import DEADLY, POISON, Point
 from tests.processes import ROOT, environment
-from tests.robustness.scale import LONG, pick, record
+from tests.scale import LONG, pick, record
 
 INPUTS = pick(60, 2000)
 POISONED = pick(3, 20)

@@ -26,7 +26,7 @@ from spinexr.batch.executor import Answer, Failure, Task
 from spinexr.batch.ledger import Ledger, State
 from tests.batch.chaos import Chaos
 from tests.processes import ROOT, environment
-from tests.robustness.scale import LONG, record
+from tests.scale import LONG, record
 
 pytest.importorskip("distributed", reason="requirements-dask.txt")
 
