@@ -182,18 +182,25 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         super().init_process()
 
     def accept(self, listener: socket.socket) -> None:
-        """Take all who wait, since a probe may be the last of them; gunicorn takes one a turn, and
-        ends where no file may be opened any more."""
+        """Take all who wait, since a probe may be the last of them, before any is handled: each
+        call of the system would wait for threads that work. gunicorn takes one a turn, and ends
+        where no file may be opened any more."""
+        accepted = []
+        exhausted = False
         try:
             while self.nr_conns < self.worker_connections:
-                before = self.nr_conns
-                super().accept(listener)
-                if self.nr_conns == before:
-                    return
+                accepted.append(listener.accept())
+                self.nr_conns += 1
+        except (BlockingIOError, ConnectionAbortedError):
+            pass
         except OSError as e:
             if e.errno not in (errno.EMFILE, errno.ENFILE):
                 raise
-            time.sleep(_REST_S)  # they wait in the system's queue
+            exhausted = True
+        for sock, client in accepted:
+            self.enqueue_req(_TimedConnection(self.cfg, sock, client, listener.getsockname()))
+        if exhausted:
+            time.sleep(_REST_S)  # others wait in the system's queue
 
     def enqueue_req(self, conn: TConn) -> None:
         """Have a connection handled once it says something; a probe by a thread of its own."""
