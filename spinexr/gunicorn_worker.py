@@ -23,7 +23,6 @@ from typing import Any
 
 from gunicorn.http.errors import NoMoreData, ParseException
 from gunicorn.http.unreader import SocketUnreader
-from gunicorn.workers import gthread
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from spinexr import stopping
@@ -101,9 +100,6 @@ class _TimedConnection(TConn):  # type: ignore[misc]  # gunicorn has no types
         super().init()
         if not isinstance(self.parser.unreader, TimedUnreader):
             self.parser.unreader = TimedUnreader(self.sock, whole_s=Worker.upload_timeout_s)
-
-
-gthread.TConn = _TimedConnection  # what the worker makes of every connection
 
 
 class _DiscreetLog:
@@ -197,8 +193,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             if e.errno not in (errno.EMFILE, errno.ENFILE):
                 raise
             exhausted = True
-        for sock, client in accepted:
-            self.enqueue_req(_TimedConnection(self.cfg, sock, client, listener.getsockname()))
+        finally:
+            for sock, client in accepted:
+                self.enqueue_req(_TimedConnection(self.cfg, sock, client, listener.getsockname()))
         if exhausted:
             time.sleep(_REST_S)  # others wait in the system's queue
 

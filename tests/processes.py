@@ -144,10 +144,11 @@ class Server:
 
     def kill(self) -> None:
         """End it and the processes that serve at once; what these started notices by itself."""
-        with contextlib.suppress(psutil.NoSuchProcess):
-            children = psutil.Process(self.process.pid).children()
-            self.process.kill()
-            for child in children:
+        running = self.process.poll() is None
+        children = psutil.Process(self.process.pid).children() if running else []
+        self.process.kill()
+        for child in children:
+            with contextlib.suppress(psutil.NoSuchProcess):
                 child.kill()
         self.ended()
 

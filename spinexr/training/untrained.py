@@ -52,8 +52,8 @@ def write_untrained_bundle(
     Args:
         root: gets `ensemble output/` and `detection output/`.
         detector: scale of the YOLO11 detector.
-        architectures: those of timm to take in place of the standard members', one for each; their
-            folders are named after them.
+        architectures: those of timm to take in place of the standard members', a different one for
+            each; their folders are named after them.
         size: input side of the classifiers in pixels.
         seed: same seed, same weights on the same torch.
         abnormal: shift the classifiers' biases until images are called abnormal (True) or normal
@@ -64,6 +64,7 @@ def write_untrained_bundle(
 
     Raises:
         FileExistsError: a checkpoint or manifest is already there; nothing is overwritten.
+        ValueError: `architectures` are not as many different ones as there are members.
     """
     ensemble, detection = _manifests(detector, architectures, size)
     folders = (root / ENSEMBLE_FOLDER, root / DETECTION_FOLDER)
@@ -96,6 +97,8 @@ def _manifests(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     ensemble: dict[str, Any] = copy.deepcopy(dict(STANDARD_ENSEMBLE))
     if architectures is not None:
+        if len(set(architectures)) != len(architectures):
+            raise ValueError("An architecture is named twice.")
         for member, name in zip(ensemble["members"], architectures, strict=True):
             member.update(name=name, architecture=name, file=f"{name}/model_best.pth")
     detection: dict[str, Any] = copy.deepcopy(dict(STANDARD_DETECTION))

@@ -47,7 +47,7 @@ class Models:
                 )
             except ModelsNotReadyError:
                 with contextlib.suppress(DecoderCrashedError):
-                    wait()  # a process that is ended as it begins says so in the log
+                    wait()  # processes that are ended as they begin may say so in the log
                 sandbox.close()  # nothing will be read for models that are not there
                 raise
             try:

@@ -19,6 +19,8 @@ from tests.batch.chaos import DEADLY, POISON, Point
 from tests.processes import ROOT, environment
 from tests.scale import LONG, pick, record
 
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="kills are those of Linux")
+
 INPUTS = pick(60, 2000)
 POISONED = pick(3, 20)
 # Between two files that kill, each far enough behind it that no bystander is under suspicion.

@@ -32,10 +32,11 @@ _MEGABYTE = 1_000_000
 # What a container engine does: the image's root read-only, scratch space, no capabilities.
 _START = """
 set -e
+mkdir -p "$0/uploads"
 mount --bind "$0" "$0"
 mount -o remount,bind,ro "$0"
 mount -t tmpfs -o mode=1777 tmpfs "$0/tmp"
-mount -t tmpfs -o uid=1000 tmpfs "$0/app/uploads"
+mount -t tmpfs -o mode=1777 tmpfs "$0/uploads"
 mount -t tmpfs tmpfs "$0/dev"
 for device in null zero random urandom; do
     touch "$0/dev/$device"
@@ -56,7 +57,8 @@ def config() -> Any:
 @pytest.fixture(scope="module")
 def served(config: Any) -> Iterator[tuple[Server, int]]:
     port = free_port()
-    changes = [f"PORT={port}", "SPINEXR_HOST=127.0.0.1", "PYTHONWARNINGS=ignore"]
+    changes = [f"PORT={port}", "SPINEXR_HOST=127.0.0.1", "SPINEXR_UPLOADS=/uploads",
+               "PYTHONWARNINGS=ignore"]  # fmt: skip
     start = f"cd {shlex.quote(config['WorkingDir'])} && exec {shlex.join(config['Cmd'])}"
     program = [
         "unshare", "--mount", "--pid", "--fork", "--kill-child",

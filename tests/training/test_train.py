@@ -243,7 +243,7 @@ def test_without_fetched_weights_blocks_begin_as_their_shortcuts() -> None:
 def test_a_run_can_start_from_a_checkpoint(train: Callable[..., Any], tmp_path: Path) -> None:
     def weight(run: str) -> Any:
         network = classifier.best(SMALL, RunFolder(tmp_path / run))
-        return network.state_dict()["conv1.weight"]
+        return next(iter(network.state_dict().values()))
 
     train("first")
     checkpoint = tmp_path / "first.pth"

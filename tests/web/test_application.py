@@ -111,7 +111,7 @@ def test_without_weights_an_upload_is_503_for_programs_and_people(bare: FlaskCli
     assert "best.pt is missing" in page.text
 
 
-def test_without_weights_readers_end_once_they_are_there_and_complain_of_nothing(
+def test_without_weights_readers_are_waited_for_before_they_are_ended(
     tmp_path: Path,
 ) -> None:
     happened = []
